@@ -1,0 +1,57 @@
+//! bf16 arithmetic for CPUs on plain slices.
+//!
+//! The model's weights stay in bf16, where they lie in the mapped checkpoint; activations are
+//! f32. This crate multiplies the two and does what else costs time: attention, norms,
+//! activation functions, convolutions, rotary positions and expert routing. It knows no tensor
+//! type and no model.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`linear`](mod@linear) | `y = x Wᵀ + b` for one row (decoding) and for many (prefill, vision) |
+//! | [`attention`] | one fused pass with online softmax: plain, windowed, causal, over a cache |
+//! | [`conv`] | 2-D convolution on channels-last images |
+//! | [`norm`], [`activation`], [`rope`], [`routing`] | the small operations between products |
+//! | [`mapped`] | read-only file mappings |
+//!
+//! # Instruction sets
+//!
+//! [`Isa::detect`] picks the best set once per process; `AGX_OCR_KERNELS=portable|avx2|avx512`
+//! asks for another one (for tests and comparisons; ignored with a fallback to the best where the
+//! machine lacks it). Kernels are written once over a small vector trait and compiled for each
+//! set; only the bf16 pair product has code of its own per machine.
+//!
+//! # Determinism
+//!
+//! Work is split into blocks of fixed size, whatever the number of threads, and each output is
+//! summed in one order: the same input gives the same output, bit for bit, on one machine.
+//!
+//! # Example
+//!
+//! ```
+//! use agx_ocr_kernels::{linear::{linear, Activations, Matrix}, half::bf16};
+//!
+//! let w: Vec<bf16> = [1.0, 2.0, 3.0, 4.0].map(bf16::from_f32).to_vec(); // [out 2, in 2]
+//! let mut y = [0.0; 2];
+//! linear(&[1.0, 0.5], Matrix::new(&w, 2, 2), None, &mut y, Activations::F32);
+//! assert_eq!(y, [2.0, 5.0]);
+//! ```
+//!
+//! # Panics
+//!
+//! Functions panic when slice lengths do not fit the sizes given: that is a programming error of
+//! the caller, never a matter of input.
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+mod isa;
+pub mod linear;
+pub mod mapped;
+pub mod norm;
+mod parallel;
+pub mod rope;
+pub mod routing;
+mod simd;
+
+pub use half;
+pub use isa::Isa;

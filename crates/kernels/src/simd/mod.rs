@@ -1,0 +1,107 @@
+//! A small vector trait, so that a kernel is written once and compiled for every instruction set.
+//!
+//! A kernel is a type with [`Kernel::run`]; [`dispatch`] calls it inside a function that has the
+//! set's target features. Everything on the way is `#[inline(always)]`, so the whole kernel is
+//! compiled with these features. Closures handed to other threads would not be: dispatch inside
+//! each task instead.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod math;
+mod portable;
+
+use crate::Isa;
+use half::bf16;
+
+/// Vectors of [`Simd::LANES`] f32 values and the operations that the kernels need.
+pub(crate) trait Simd: Copy {
+    /// One vector.
+    type V: Copy;
+    /// Values in a vector.
+    const LANES: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// `p` must be valid for reading `LANES` values.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// # Safety
+    /// `p` must be valid for writing `LANES` values.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Loads `LANES` bf16 values and widens them.
+    /// # Safety
+    /// `p` must be valid for reading `LANES` values.
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// 2 to the power of integral `a` in -126..=127.
+    fn pow2(self, a: Self::V) -> Self::V;
+    fn abs(self, a: Self::V) -> Self::V;
+    /// `magnitude` (not negative) with the sign of `sign`.
+    fn copysign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
+    fn sum(self, a: Self::V) -> f32;
+    fn largest(self, a: Self::V) -> f32;
+
+    /// Loads up to `LANES` values, the rest zero.
+    #[inline(always)]
+    fn load_part(self, s: &[f32]) -> Self::V {
+        let mut lanes = [0.0; MAX_LANES];
+        let n = s.len().min(Self::LANES);
+        lanes[..n].copy_from_slice(&s[..n]);
+        // SAFETY: `lanes` holds MAX_LANES >= LANES values.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
+    /// Loads up to `LANES` bf16 values widened, the rest zero.
+    #[inline(always)]
+    fn load_bf16_part(self, s: &[bf16]) -> Self::V {
+        let mut lanes = [bf16::ZERO; MAX_LANES];
+        let n = s.len().min(Self::LANES);
+        lanes[..n].copy_from_slice(&s[..n]);
+        // SAFETY: `lanes` holds MAX_LANES >= LANES values.
+        unsafe { self.load_bf16(lanes.as_ptr()) }
+    }
+
+    /// Stores the first `s.len().min(LANES)` values.
+    #[inline(always)]
+    fn store_part(self, s: &mut [f32], v: Self::V) {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: `lanes` holds MAX_LANES >= LANES values.
+        unsafe { self.store(lanes.as_mut_ptr(), v) };
+        let n = s.len().min(Self::LANES);
+        s[..n].copy_from_slice(&lanes[..n]);
+    }
+}
+
+/// The widest vector of any set.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Work that runs on one thread with one instruction set.
+pub(crate) trait Kernel {
+    type Output;
+    /// Must be `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `kernel` compiled for `isa`.
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which checked
+        // the machine's features.
+        Isa::Avx512 => unsafe { avx512::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { avx2::run(kernel) },
+        _ => kernel.run(portable::Portable),
+    }
+}
