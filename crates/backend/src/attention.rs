@@ -1,0 +1,123 @@
+//! Attention of an image's positions to each other.
+
+use crate::{Result, cpu};
+use agx_ocr_kernels::attention::{self as kernels, Heads};
+use candle_core::{Error, Tensor};
+
+/// Tables of decomposed relative positions, f32 `[2 * grid - 1, head_dim]` each (Li et al., 2022);
+/// the row for a distance `query - key` is `distance + grid - 1`.
+#[derive(Clone, Debug)]
+pub struct RelativePositions {
+    /// For distances between rows.
+    pub height: Tensor,
+    /// For distances between columns.
+    pub width: Tensor,
+}
+
+impl RelativePositions {
+    fn with<R>(
+        &self,
+        grid: usize,
+        dim: usize,
+        f: impl FnOnce(kernels::RelativePositions<'_>) -> R,
+    ) -> Result<R> {
+        let wanted = [2 * grid - 1, dim];
+        if self.height.dims() != wanted || self.width.dims() != wanted {
+            let found = (self.height.dims(), self.width.dims());
+            return Err(Error::Msg(format!("tables of {found:?} for a grid of {grid}")).into());
+        }
+        cpu::with(&self.height, |height| {
+            cpu::with(&self.width, |width| {
+                f(kernels::RelativePositions {
+                    height,
+                    width,
+                    grid,
+                })
+            })
+        })?
+    }
+}
+
+/// Attention of all positions of an image to all: `qkv` is `[batch, …, 3 * heads * head_dim]`
+/// with the positions between, the result `[batch, …, heads * head_dim]`. With `relative`, the
+/// positions are a square grid.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn attention(
+    qkv: &Tensor,
+    heads: usize,
+    relative: Option<&RelativePositions>,
+) -> Result<Tensor> {
+    let (shape, heads) = output(qkv, heads)?;
+    let positions: usize = shape[1..shape.len() - 1].iter().product();
+    let mut out = vec![0.0; shape.iter().product()];
+    cpu::with(qkv, |qkv| match relative {
+        None => {
+            kernels::attention(qkv, positions, heads, None, &mut out);
+            Ok(())
+        }
+        Some(relative) => {
+            let grid = positions.isqrt();
+            if grid * grid != positions {
+                return Err(Error::Msg(format!("{positions} positions are no square")).into());
+            }
+            relative.with(grid, heads.dim, |relative| {
+                kernels::attention(qkv, positions, heads, Some(relative), &mut out);
+            })
+        }
+    })??;
+    cpu::tensor(out, shape)
+}
+
+/// Attention inside windows of `window²` positions: `qkv` is
+/// `[batch, height, width, 3 * heads * head_dim]`, the result `[batch, height, width, …]`.
+///
+/// Windows at the right and bottom edges reach over the image; there positions hold `padding`
+/// (the projection of zeros, `3 * heads * head_dim` values), and take part like all others.
+///
+/// # Errors
+/// When shapes do not fit.
+pub fn window_attention(
+    qkv: &Tensor,
+    heads: usize,
+    window: usize,
+    padding: &[f32],
+    relative: &RelativePositions,
+) -> Result<Tensor> {
+    let (_, height, width, row) = qkv.dims4()?;
+    let (shape, heads) = output(qkv, heads)?;
+    if padding.len() != row {
+        return Err(Error::Msg(format!(
+            "padding of {} values for rows of {row}",
+            padding.len()
+        ))
+        .into());
+    }
+    let mut out = vec![0.0; shape.iter().product()];
+    cpu::with(qkv, |qkv| {
+        relative.with(window, heads.dim, |relative| {
+            kernels::window_attention(
+                qkv,
+                (height, width),
+                window,
+                padding,
+                heads,
+                relative,
+                &mut out,
+            );
+        })
+    })??;
+    cpu::tensor(out, shape)
+}
+
+/// The shape of the result, and the heads.
+fn output(qkv: &Tensor, heads: usize) -> Result<(Vec<usize>, Heads)> {
+    let row = qkv.dims().last().copied().unwrap_or(0);
+    if heads == 0 || !row.is_multiple_of(3 * heads) || qkv.rank() < 3 {
+        let message = format!("q, k and v of {heads} heads do not fit {:?}", qkv.dims());
+        return Err(Error::Msg(message).into());
+    }
+    let shape = cpu::replace_last(qkv, row, row / 3)?;
+    Ok((shape, Heads::new(heads, row / 3 / heads)))
+}

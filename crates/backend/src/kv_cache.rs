@@ -1,0 +1,132 @@
+//! Causal attention over cached keys and values, and rotary positions.
+
+use crate::{Result, cpu};
+use agx_ocr_kernels::{
+    attention::{Cache, Heads, causal_attention},
+    rope,
+};
+use candle_core::{Error, Tensor};
+
+/// Keys and values of all layers, allocated once for `capacity` positions and filled in place.
+///
+/// Memory is `2 * layers * heads * capacity * head_dim` f32 values; pages that no position has
+/// reached yet are not resident.
+#[derive(Debug)]
+pub struct KvCache {
+    /// Keys and values of each layer, `[heads, capacity, head_dim]`.
+    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    heads: usize,
+    head_dim: usize,
+    capacity: usize,
+    len: usize,
+}
+
+impl KvCache {
+    /// An empty cache.
+    pub fn new(layers: usize, heads: usize, head_dim: usize, capacity: usize) -> Self {
+        let size = heads * capacity * head_dim;
+        let layers = (0..layers)
+            .map(|_| (vec![0.0; size], vec![0.0; size]))
+            .collect();
+        Self {
+            layers,
+            heads,
+            head_dim,
+            capacity,
+            len: 0,
+        }
+    }
+
+    /// Positions that are filled in every layer.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no position is filled.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Positions that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Stores `k` and `v` `[n, heads, head_dim]` behind the filled positions of `layer`, and
+    /// attends with `q` `[n, query_heads, head_dim]` to all positions up to each query's own.
+    /// The result is `[n, query_heads * head_dim]`. [`Self::advance`] counts the new positions
+    /// once all layers have them.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the cache is full.
+    pub fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let (n, heads, dim) = q.dims3()?;
+        let wanted = [n, self.heads, self.head_dim];
+        if k.dims() != wanted
+            || v.dims() != wanted
+            || dim != self.head_dim
+            || heads % self.heads != 0
+        {
+            let found = (q.dims(), k.dims(), v.dims());
+            return Err(Error::Msg(format!("q, k, v of {found:?} for {wanted:?}")).into());
+        }
+        if self.len + n > self.capacity {
+            let message = format!("a cache of {} positions is full", self.capacity);
+            return Err(Error::Msg(message).into());
+        }
+        let (heads_kv, capacity, first) = (self.heads, self.capacity, self.len);
+        let (keys, values) = &mut self.layers[layer];
+        for (from, to) in [(k, &mut *keys), (v, &mut *values)] {
+            cpu::with(from, |from: &[f32]| {
+                for (i, row) in from.chunks_exact(dim).enumerate() {
+                    let (position, head) = (first + i / heads_kv, i % heads_kv);
+                    let at = (head * capacity + position) * dim;
+                    to[at..at + dim].copy_from_slice(row);
+                }
+            })?;
+        }
+        let cache = Cache {
+            keys,
+            values,
+            heads: heads_kv,
+            capacity,
+        };
+        let mut out = vec![0.0; q.elem_count()];
+        cpu::with(q, |q| {
+            causal_attention(q, cache, first, Heads::new(heads, dim), &mut out)
+        })?;
+        cpu::tensor(out, (n, heads * dim))
+    }
+
+    /// Counts `n` positions that every layer has stored.
+    pub fn advance(&mut self, n: usize) {
+        self.len += n;
+    }
+}
+
+/// Rotary position embedding, rotate-half form, for positions below a limit.
+#[derive(Clone, Debug)]
+pub struct Rope(rope::Rope);
+
+impl Rope {
+    /// Tables for `positions` positions, heads of `head_dim` values and frequencies
+    /// `base^(-2i / head_dim)`.
+    pub fn new(positions: usize, head_dim: usize, base: f64) -> Self {
+        Self(rope::Rope::new(positions, head_dim, base as f32))
+    }
+
+    /// `x` `[n, heads, head_dim]` rotated; row `i` is at position `first + i`.
+    ///
+    /// # Errors
+    /// When a position is beyond the tables.
+    pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        let (n, heads, _) = x.dims3()?;
+        if first + n > self.0.positions() {
+            let message = format!("position {} is beyond {}", first + n, self.0.positions());
+            return Err(Error::Msg(message).into());
+        }
+        let mut y = cpu::with(x, <[f32]>::to_vec)?;
+        self.0.rotate(&mut y, heads, first);
+        cpu::tensor(y, x.shape())
+    }
+}

@@ -1,0 +1,176 @@
+//! Layers with weights of their own: products, convolutions, norms, embeddings.
+
+use crate::{Activations, Result, Weight, cpu};
+use agx_ocr_kernels::{
+    conv::{Conv, conv2d},
+    half::bf16,
+    linear::{Matrix, linear},
+    norm, routing,
+};
+use candle_core::{Error, Tensor};
+
+/// `y = x Wᵀ + b` along the last dimension.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    pub(crate) weight: Weight,
+    pub(crate) bias: Option<Weight>,
+    pub(crate) activations: Activations,
+}
+
+impl Linear {
+    /// `[…, input]` to `[…, output]`.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's input.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shape = cpu::replace_last(x, self.input(), self.output())?;
+        cpu::tensor(cpu::with(x, |x| self.apply(x))?, shape)
+    }
+
+    /// The bias widened to f32: what the layer makes of zeros; without a bias, zeros.
+    pub fn of_zero(&self) -> Vec<f32> {
+        self.bias
+            .as_ref()
+            .map_or_else(|| vec![0.0; self.output()], Weight::to_f32)
+    }
+
+    /// Values in a row of inputs.
+    pub fn input(&self) -> usize {
+        self.weight.shape[1]
+    }
+
+    /// Values in a row of outputs.
+    pub fn output(&self) -> usize {
+        self.weight.shape[0]
+    }
+
+    /// Rows of inputs to rows of outputs.
+    pub(crate) fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len() / self.input() * self.output()];
+        let weight = Matrix::new(self.weight.values(), self.output(), self.input());
+        linear(x, weight, values(&self.bias), &mut y, self.activations);
+        y
+    }
+}
+
+/// A convolution of square kernels on channels-last images.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    pub(crate) weight: Weight,
+    pub(crate) bias: Option<Weight>,
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+    pub(crate) activations: Activations,
+}
+
+impl Conv2d {
+    /// `[batch, height, width, input]` to `[batch, height', width', output]`.
+    ///
+    /// # Errors
+    /// When `x` has another rank or number of channels.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, _) = x.dims4()?;
+        let [output, input, kernel, _] = self.weight.shape[..] else {
+            return Err(Error::Msg("a convolution's weight has four dimensions".into()).into());
+        };
+        cpu::replace_last(x, input, output)?;
+        let conv = Conv {
+            channels: (input, output),
+            kernel,
+            stride: self.stride,
+            padding: self.padding,
+        };
+        let (down, across) = (conv.output(height), conv.output(width));
+        let mut y = vec![0.0; batch * down * across * output];
+        let (weight, bias) = (self.weight.values(), values(&self.bias));
+        cpu::with(x, |x| {
+            let images = x.chunks_exact(height * width * input);
+            for (x, y) in images.zip(y.chunks_exact_mut(down * across * output)) {
+                conv2d(x, (height, width), weight, bias, conv, y, self.activations);
+            }
+        })?;
+        cpu::tensor(y, (batch, down, across, output))
+    }
+}
+
+/// Layer normalisation over the last dimension.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    pub(crate) weight: Weight,
+    pub(crate) bias: Weight,
+    pub(crate) eps: f32,
+}
+
+impl LayerNorm {
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`, shape unchanged.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.values(), self.bias.values());
+        normalise(x, weight, |x, y| {
+            norm::layer_norm(x, weight, bias, self.eps, y)
+        })
+    }
+}
+
+/// Root-mean-square normalisation over the last dimension.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    pub(crate) weight: Weight,
+    pub(crate) eps: f32,
+}
+
+impl RmsNorm {
+    /// `x / sqrt(mean(x²) + eps) * weight`, shape unchanged.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = self.weight.values();
+        normalise(x, weight, |x, y| norm::rms_norm(x, weight, self.eps, y))
+    }
+}
+
+fn normalise(x: &Tensor, weight: &[bf16], f: impl FnOnce(&[f32], &mut [f32])) -> Result<Tensor> {
+    cpu::replace_last(x, weight.len(), weight.len())?;
+    let mut y = vec![0.0; x.elem_count()];
+    cpu::with(x, |x| f(x, &mut y))?;
+    cpu::tensor(y, x.shape())
+}
+
+/// A table of rows, one for each token.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    pub(crate) weight: Weight,
+}
+
+impl Embedding {
+    /// The rows of `ids`, `[ids.len(), size]`.
+    ///
+    /// # Errors
+    /// When an id is not below the number of rows.
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        let (count, size) = (self.weight.shape[0], self.weight.shape[1]);
+        let table = self.weight.values();
+        let mut rows = Vec::with_capacity(ids.len() * size);
+        for &id in ids {
+            let at = id as usize;
+            if at >= count {
+                let message = format!("token {id} is not among the {count} of the vocabulary");
+                return Err(Error::Msg(message).into());
+            }
+            rows.extend(table[at * size..(at + 1) * size].iter().map(|v| v.to_f32()));
+        }
+        cpu::tensor(rows, (ids.len(), size))
+    }
+}
+
+/// The natural logarithm of the probability that softmax of `logits` gives to `index`.
+pub fn log_probability(logits: &[f32], index: usize) -> f32 {
+    routing::log_probability(logits, index)
+}
+
+fn values(weight: &Option<Weight>) -> Option<&[bf16]> {
+    weight.as_ref().map(Weight::values)
+}

@@ -1,0 +1,234 @@
+//! Building a model from a checkpoint, or saying all that is wrong with it at once.
+
+use crate::{
+    Activations, Checkpoint, Conv2d, Embedding, Error, LayerNorm, Linear, Mismatch, Mlp, Result,
+    RmsNorm, SwiGlu, Weight, feed_forward::Activation,
+};
+use agx_ocr_kernels::mapped::MappedFile;
+use candle_core::Device;
+use safetensors::Dtype;
+use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
+
+/// Buffers that some tools save beside the weights; they follow from the config.
+const IGNORED: [&str; 2] = ["position_ids", "rotary_emb.inv_freq"];
+
+/// Hands out the tensors of a checkpoint by name while a model is built.
+///
+/// A tensor that is missing or does not fit is noted, and an empty one is given in its place, so
+/// that one run finds all problems; [`Checkpoint::build`] then gives the error, not the model.
+#[derive(Clone)]
+pub struct Loader<'a> {
+    shared: &'a Shared<'a>,
+    prefix: String,
+}
+
+struct Shared<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    activations: Activations,
+    empty: Arc<MappedFile>,
+    notes: RefCell<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    used: BTreeSet<String>,
+    mismatch: Mismatch,
+}
+
+impl Checkpoint {
+    /// Builds a model for `device`; `activations` says how large products treat theirs.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] unless the model took every tensor of the checkpoint, and all were
+    /// there with the shapes that it wanted.
+    pub fn build<T>(
+        &self,
+        device: &Device,
+        activations: Activations,
+        model: impl FnOnce(&Loader<'_>) -> T,
+    ) -> Result<T> {
+        let Some(any) = self.tensors.values().next() else {
+            let missing = vec!["every tensor".to_owned()];
+            return Err(Error::Mismatch(Mismatch {
+                missing,
+                ..Mismatch::default()
+            }));
+        };
+        let shared = Shared {
+            checkpoint: self,
+            device,
+            activations,
+            empty: any.file.clone(),
+            notes: RefCell::default(),
+        };
+        let model = model(&Loader {
+            shared: &shared,
+            prefix: String::new(),
+        });
+        let Notes { used, mut mismatch } = shared.notes.into_inner();
+        let ignored = |name: &str| IGNORED.iter().any(|end| name.ends_with(end));
+        let extra = self
+            .tensors
+            .keys()
+            .filter(|name| !used.contains(*name) && !ignored(name));
+        mismatch.extra = extra.cloned().collect();
+        if mismatch.is_empty() {
+            Ok(model)
+        } else {
+            Err(Error::Mismatch(mismatch))
+        }
+    }
+}
+
+impl Loader<'_> {
+    /// A loader for the names below `name`.
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self {
+            shared: self.shared,
+            prefix: self.name(&name.to_string()),
+        }
+    }
+
+    /// The device that the model is built for.
+    pub fn device(&self) -> &Device {
+        self.shared.device
+    }
+
+    /// The weight `name` of the given shape.
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Weight {
+        let name = self.name(name);
+        let mut notes = self.shared.notes.borrow_mut();
+        let shape = shape.to_vec();
+        let absent = || Weight {
+            shape: shape.clone(),
+            file: self.shared.empty.clone(),
+            range: 0..0,
+        };
+        let Some(info) = self.shared.checkpoint.tensors.get(&name) else {
+            notes.mismatch.missing.push(name);
+            return absent();
+        };
+        let mut wrong = None;
+        if info.dtype != Dtype::BF16 {
+            wrong = Some(format!("{name} is {:?}, wanted BF16", info.dtype));
+        } else if info.shape != shape {
+            wrong = Some(format!("{name} is {:?}, wanted {shape:?}", info.shape));
+        } else if info.file.bf16(info.range.clone()).is_none() {
+            wrong = Some(format!("{name} is not aligned to two bytes"));
+        }
+        notes.used.insert(name);
+        match wrong {
+            None => Weight {
+                shape,
+                file: info.file.clone(),
+                range: info.range.clone(),
+            },
+            Some(wrong) => {
+                notes.mismatch.wrong.push(wrong);
+                absent()
+            }
+        }
+    }
+
+    /// Notes a weight that the checkpoint holds and the model has no use for.
+    pub fn unused(&self, name: &str, shape: &[usize]) {
+        self.weight(name, shape);
+    }
+
+    /// `name.weight` `[output, input]`, without a bias.
+    pub fn linear(&self, name: &str, input: usize, output: usize) -> Linear {
+        let weight = self.sub(name).weight("weight", &[output, input]);
+        Linear {
+            weight,
+            bias: None,
+            activations: self.shared.activations,
+        }
+    }
+
+    /// `name.weight` `[output, input]` and `name.bias`.
+    pub fn linear_bias(&self, name: &str, input: usize, output: usize) -> Linear {
+        let bias = self.sub(name).weight("bias", &[output]);
+        Linear {
+            bias: Some(bias),
+            ..self.linear(name, input, output)
+        }
+    }
+
+    /// Two layers with biases, `first` to `inner` values and `second` back.
+    pub fn mlp(
+        &self,
+        [first, second]: [&str; 2],
+        size: usize,
+        inner: usize,
+        activation: Activation,
+    ) -> Mlp {
+        Mlp {
+            first: self.linear_bias(first, size, inner),
+            activation,
+            second: self.linear_bias(second, inner, size),
+        }
+    }
+
+    /// `name.gate_proj`, `name.up_proj` and `name.down_proj`.
+    pub fn swiglu(&self, name: &str, size: usize, inner: usize) -> SwiGlu {
+        let at = self.sub(name);
+        SwiGlu {
+            gate: at.linear("gate_proj", size, inner),
+            up: at.linear("up_proj", size, inner),
+            down: at.linear("down_proj", inner, size),
+        }
+    }
+
+    /// `name.weight` `[output, input, kernel, kernel]`, and `name.bias` where `bias`.
+    pub fn conv2d(
+        &self,
+        name: &str,
+        (input, output): (usize, usize),
+        (kernel, stride, padding): (usize, usize, usize),
+        bias: bool,
+    ) -> Conv2d {
+        let at = self.sub(name);
+        Conv2d {
+            weight: at.weight("weight", &[output, input, kernel, kernel]),
+            bias: bias.then(|| at.weight("bias", &[output])),
+            stride,
+            padding,
+            activations: self.shared.activations,
+        }
+    }
+
+    /// `name.weight` and `name.bias` of `size` values.
+    pub fn layer_norm(&self, name: &str, size: usize, eps: f64) -> LayerNorm {
+        let at = self.sub(name);
+        let (weight, bias) = (at.weight("weight", &[size]), at.weight("bias", &[size]));
+        LayerNorm {
+            weight,
+            bias,
+            eps: eps as f32,
+        }
+    }
+
+    /// `name.weight` of `size` values.
+    pub fn rms_norm(&self, name: &str, size: usize, eps: f64) -> RmsNorm {
+        RmsNorm {
+            weight: self.sub(name).weight("weight", &[size]),
+            eps: eps as f32,
+        }
+    }
+
+    /// `name.weight`: `count` rows of `size` values.
+    pub fn embedding(&self, name: &str, count: usize, size: usize) -> Embedding {
+        Embedding {
+            weight: self.sub(name).weight("weight", &[count, size]),
+        }
+    }
+
+    fn name(&self, name: &str) -> String {
+        match (&self.prefix[..], name) {
+            ("", _) => name.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, name) => format!("{prefix}.{name}"),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+use crate::Result;
+use candle_core::Tensor;
+use std::fmt;
+
+/// Sees the named intermediate results of a model while it runs.
+///
+/// Parity tests compare them with reference data, statistics time the stages between them, and
+/// an error ends the work early.
+pub trait Observer {
+    /// Takes note of `value`, the result of `stage` (as in `sam.block3` or `layer0.mlp`).
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped) ends the run; so does every other error.
+    fn observe(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> Result<()>;
+}
+
+/// Takes note of nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn observe(&self, _: fmt::Arguments<'_>, _: &Tensor) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: Fn(fmt::Arguments<'_>, &Tensor) -> Result<()>> Observer for F {
+    fn observe(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> Result<()> {
+        self(stage, value)
+    }
+}
