@@ -1,0 +1,112 @@
+use crate::input::InputError;
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong between a model's directory and a page's text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is nothing at the model's path.
+    #[error("model not found: {} is neither a directory nor a .safetensors file", .0.display())]
+    ModelNotFound(PathBuf),
+    /// A file of the model is missing or cannot be read.
+    #[error("model file {} cannot be read", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the model is not the JSON that it should be.
+    #[error("model file {} is not valid", path.display())]
+    ModelJson {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The parts of the model do not belong together.
+    #[error("the model's files do not fit together: {0}")]
+    ModelParts(String),
+    /// The input is no image that can be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// An option has a value that it cannot have.
+    #[error("{0}")]
+    Options(String),
+    /// The vision half failed.
+    #[error("reading the image failed")]
+    Vision(#[source] agx_ocr_vision::Error),
+    /// The language half failed.
+    #[error("writing the text failed")]
+    Language(#[source] agx_ocr_language::Error),
+    /// The tokenizer or the prompt failed.
+    #[error(transparent)]
+    Text(#[from] agx_ocr_text::Error),
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Backend(#[from] agx_ocr_backend::Error),
+    /// The threads cannot be started.
+    #[error("cannot start the threads")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Whose fault an error is: what an exit code tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The image, the options or the model's files: the caller can mend it.
+    Invalid,
+    /// Processing failed: memory, a device, or a defect.
+    Failed,
+}
+
+impl Error {
+    /// Whose fault the error is.
+    pub fn kind(&self) -> ErrorKind {
+        use agx_ocr_backend::Error as Backend;
+        use agx_ocr_language::Error as Language;
+        use agx_ocr_vision::Error as Vision;
+        let failed = match self {
+            Self::Threads(_) => true,
+            Self::Backend(error) => matches!(error, Backend::Tensor(_) | Backend::Stopped(_)),
+            Self::Vision(error) => !matches!(error, Vision::Config(_) | Vision::View(_)),
+            Self::Language(error) => !matches!(
+                error,
+                Language::Config(_) | Language::Options(_) | Language::PromptTooLong { .. }
+            ),
+            _ => false,
+        };
+        if failed {
+            ErrorKind::Failed
+        } else {
+            ErrorKind::Invalid
+        }
+    }
+}
+
+impl From<agx_ocr_vision::Error> for Error {
+    fn from(error: agx_ocr_vision::Error) -> Self {
+        match error {
+            agx_ocr_vision::Error::Backend(error) => Self::Backend(error),
+            error => Self::Vision(error),
+        }
+    }
+}
+
+impl From<agx_ocr_vision::views::ViewError> for Error {
+    fn from(error: agx_ocr_vision::views::ViewError) -> Self {
+        Self::Vision(error.into())
+    }
+}
+
+impl From<agx_ocr_language::Error> for Error {
+    fn from(error: agx_ocr_language::Error) -> Self {
+        match error {
+            agx_ocr_language::Error::Backend(error) => Self::Backend(error),
+            error => Self::Language(error),
+        }
+    }
+}

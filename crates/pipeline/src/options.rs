@@ -1,0 +1,139 @@
+//! What a caller can choose.
+
+use crate::input::{Alpha, Limits};
+use agx_ocr_language::Sampling;
+use agx_ocr_vision::views::ViewMode;
+use std::str::FromStr;
+
+/// Choices that hold for a loaded model.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// The arithmetic.
+    pub precision: Precision,
+    /// Threads to compute with; `None` for one a core.
+    pub threads: Option<usize>,
+    /// The largest input that is taken.
+    pub limits: Limits,
+    /// What [`Ocr::read`](crate::Ocr::read) does where nothing else is said.
+    pub read: ReadOptions,
+}
+
+/// Choices for one page.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ReadOptions {
+    /// The views that the model sees.
+    pub mode: Mode,
+    /// Whether tall pages are cut between their text rows.
+    pub split: Split,
+    /// Tokens after which the answer for a view is cut; `None` for the model's own setting.
+    pub max_tokens: Option<usize>,
+    /// The guard against repetition.
+    pub no_repeat_ngram: Repetition,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Keep special tokens and grounding markup in the text.
+    pub special: bool,
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+}
+
+/// The arithmetic of products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// bf16 weights; the activations of large products rounded to bf16 where the machine
+    /// multiplies these faster; all sums f32.
+    #[default]
+    Auto,
+    /// bf16 weights widened to f32, nothing rounded: the way to compare with the reference.
+    F32,
+}
+
+/// The views of a page that the model sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The model's own default view, else [`Mode::Gundam`].
+    #[default]
+    Auto,
+    /// 512 x 512, stretched.
+    Tiny,
+    /// 640 x 640, stretched.
+    Small,
+    /// 1024 x 1024, padded.
+    Base,
+    /// 1280 x 1280, padded.
+    Large,
+    /// 1024 x 1024, padded, and up to nine tiles of 640 x 640.
+    Gundam,
+    /// Any other.
+    Custom(ViewMode),
+}
+
+impl Mode {
+    /// The views, `None` for [`Mode::Auto`].
+    pub fn view(self) -> Option<ViewMode> {
+        match self {
+            Self::Auto => None,
+            Self::Tiny => Some(ViewMode::TINY),
+            Self::Small => Some(ViewMode::SMALL),
+            Self::Base => Some(ViewMode::BASE),
+            Self::Large => Some(ViewMode::LARGE),
+            Self::Gundam => Some(ViewMode::GUNDAM),
+            Self::Custom(view) => Some(view),
+        }
+    }
+}
+
+/// Whether a tall page is cut between its text rows into bands that are read one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Split {
+    /// As the model's default view says, and not when another mode is asked for.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+    /// Where the text would be too small in one view.
+    Bands,
+}
+
+/// The guard against repetition: an n-gram may not come twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Repetition {
+    /// The model's own setting; without one the vendor's: 30 tokens in a window of 90.
+    #[default]
+    Auto,
+    /// No guard.
+    Off,
+    /// No n-gram of `size` tokens twice among the last `window` tokens of the answer; without a
+    /// window, in prompt and answer together. `<td>` and `</td>` are always allowed in a window.
+    Ngram {
+        /// Length of the n-grams.
+        size: usize,
+        /// Where they are looked for.
+        window: Option<usize>,
+    },
+}
+
+macro_rules! names {
+    ($type:ident: $($name:literal => $value:ident),+) => {
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, String> {
+                match name {
+                    $($name => Ok(Self::$value),)+
+                    _ => Err(format!("{name:?} is none of {}", [$($name),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+names!(Precision: "auto" => Auto, "f32" => F32);
+names!(Mode: "auto" => Auto, "tiny" => Tiny, "small" => Small, "base" => Base, "large" => Large, "gundam" => Gundam);
+names!(Split: "auto" => Auto, "none" => None, "bands" => Bands);

@@ -1,0 +1,124 @@
+//! What comes out.
+
+use serde::Serialize;
+
+/// A page as the model read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Page {
+    /// The text, in reading order.
+    pub text: String,
+    /// Parts of the page with their places. Without a task that asks for places, one region: the
+    /// whole page.
+    pub regions: Vec<Region>,
+    /// The model's name.
+    pub model: String,
+    /// The task's name.
+    pub task: &'static str,
+    /// Width of the page in pixels, upright.
+    pub width: u32,
+    /// Height of the page in pixels, upright.
+    pub height: u32,
+    /// The geometric mean of all tokens' probabilities; 0 where there is no token. A measure to
+    /// compare pages with, not a probability that the text is right.
+    pub confidence: f32,
+    /// Why the text ends.
+    pub finish_reason: FinishReason,
+    /// Tokens read and written.
+    pub tokens: TokenCounts,
+    /// What the reader should know about the text.
+    pub warnings: Vec<String>,
+    /// Time and work; not part of the document unless asked for.
+    #[serde(skip)]
+    pub stats: Stats,
+}
+
+/// A part of a page.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Region {
+    /// Its text.
+    pub text: String,
+    /// What it is, where the model says so: `title`, `text`, `table`, `image` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The geometric mean of its tokens' probabilities.
+    pub confidence: f32,
+    /// Left, top, right and bottom in pixels of the upright page.
+    pub bbox: [u32; 4],
+}
+
+/// Why a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model ended it.
+    Stop,
+    /// It reached the most tokens allowed; the page may hold more.
+    Length,
+    /// The caller stopped it.
+    Cancelled,
+}
+
+/// Tokens of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TokenCounts {
+    /// Views of the page that were encoded.
+    pub views: usize,
+    /// Tokens of the prompts, those of the views among them.
+    pub prompt: usize,
+    /// Tokens of the answers.
+    pub generated: usize,
+}
+
+/// Time that a page took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Decoding the image and making its views.
+    pub preprocess_ms: f64,
+    /// SAM, CLIP and the projector.
+    pub vision_ms: f64,
+    /// The decoder on the prompts, to the first token.
+    pub prefill_ms: f64,
+    /// The decoder on all further tokens.
+    pub decode_ms: f64,
+    /// Tokens a second in decoding.
+    pub tokens_per_second: f64,
+}
+
+/// What happens while a page is read.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The image is decoded, and its views are chosen.
+    Image {
+        /// Width in pixels, upright.
+        width: u32,
+        /// Height in pixels, upright.
+        height: u32,
+        /// Parts of the page that are read one by one.
+        bands: usize,
+    },
+    /// A view is encoded.
+    View {
+        /// Views encoded so far, of all bands.
+        done: usize,
+        /// Views of all bands.
+        total: usize,
+    },
+    /// The decoder begins to read a prompt.
+    Prefill {
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// A token was written.
+    Token {
+        /// Whole characters that it completes, special tokens left out; may be empty.
+        text: &'a str,
+        /// Tokens so far, of all bands.
+        count: usize,
+    },
+}

@@ -1,0 +1,88 @@
+//! Every stage of the model against the reference's dumps, from pixels to tokens.
+//!
+//! `cargo test -p agx-ocr-pipeline --test parity -- --nocapture` prints the table. The full-size
+//! cases run where `AGX_OCR_FULL_MODEL` names the full-size random checkpoint and
+//! `AGX_OCR_FULL_DUMPS` its dumps.
+
+mod case;
+mod compare;
+mod dump;
+
+use agx_ocr_backend::Activations;
+use case::{Case, Model};
+use compare::Table;
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity")
+}
+
+const TINY: [&str; 15] = [
+    "receipt_tiny", "receipt_small", "receipt_base", "receipt_large", "receipt_gundam",
+    "wide_tiny", "wide_small", "wide_base", "wide_large", "wide_gundam",
+    "small_tiny", "small_small", "small_base", "small_large", "small_gundam",
+];
+const FULL: [&str; 7] = [
+    "receipt_tiny", "receipt_small", "receipt_base", "small_base", "wide_base", "wide_gundam",
+    "receipt_large",
+];
+
+/// Unrounded arithmetic: SPEC's bound for differences in the order of sums alone.
+const F32_BOUND: f64 = 1e-4;
+
+#[test]
+fn tiny_f32_equals_the_reference() {
+    let model = Model::load(&fixtures().join("tiny"), Activations::F32);
+    let mut table = Table::new("tiny checkpoint, f32");
+    for name in TINY {
+        let case = Case::run(&model, &fixtures().join("dumps"), name);
+        table.stages(&case, |_| F32_BOUND);
+        table.routers(&case, Some(1e-5));
+        table.tokens(&case, 1e-3);
+        table.guards(&case);
+    }
+    table.finish();
+}
+
+#[test]
+fn tiny_bf16_stays_inside_the_drift_of_bf16() {
+    let model = Model::load(&fixtures().join("tiny"), Activations::Bf16);
+    let drift = dump::Drift::tiny(&fixtures().join("dumps/manifest.json"));
+    let mut table = Table::new("tiny checkpoint, activations of large products rounded to bf16");
+    for name in TINY {
+        let case = Case::run(&model, &fixtures().join("dumps"), name);
+        table.stages(&case, |stage| drift.of(name, stage));
+        table.routers(&case, None);
+    }
+    table.finish();
+}
+
+#[test]
+fn full_size_equals_the_reference() {
+    let (Some(model), Some(dumps)) = (variable("AGX_OCR_FULL_MODEL"), variable("AGX_OCR_FULL_DUMPS")) else {
+        eprintln!("skipped: full-size parity, because AGX_OCR_FULL_MODEL and AGX_OCR_FULL_DUMPS are not set");
+        return;
+    };
+    let f32 = Model::load(&model, Activations::F32);
+    let mut table = Table::new("full-size random checkpoint, f32");
+    for name in FULL {
+        let case = Case::run(&f32, &dumps, name);
+        table.stages(&case, |_| F32_BOUND);
+        table.routers(&case, Some(1e-5));
+        table.tokens(&case, 1e-3);
+    }
+    table.finish();
+    let bf16 = Model::load(&model, Activations::Bf16);
+    let drift = dump::Drift::full(&dumps.join("manifest_bf16.json"));
+    let mut table = Table::new("full-size random checkpoint, activations rounded to bf16");
+    for name in FULL {
+        let case = Case::run(&bf16, &dumps, name);
+        table.stages(&case, |stage| drift.of(name, stage));
+        table.routers(&case, None);
+    }
+    table.finish();
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from)
+}

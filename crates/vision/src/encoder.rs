@@ -1,0 +1,141 @@
+//! Views to vision tokens: SAM, CLIP, the projector, and the order in which the decoder reads.
+
+use crate::{
+    Result, VisionConfig,
+    clip::Clip,
+    sam::Sam,
+    views::{self, Views},
+};
+use agx_ocr_backend::{Linear, Loader, Observer};
+use candle_core::{D, Device, Tensor};
+use image::RgbImage;
+use std::{fmt, slice};
+
+/// The vision half of the model.
+#[derive(Debug)]
+pub struct VisionEncoder {
+    sam: Sam,
+    clip: Clip,
+    projector: Linear,
+    image_newline: Tensor,
+    view_separator: Tensor,
+    device: Device,
+}
+
+impl VisionEncoder {
+    /// The encoder below `loader` (`model`).
+    ///
+    /// # Errors
+    /// When memory on the device cannot be had.
+    pub fn new(config: &VisionConfig, loader: &Loader<'_>) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let row = |name| -> Result<Tensor> {
+            let values = loader.weight(name, &[hidden]).to_f32();
+            Ok(Tensor::from_vec(
+                values.clone(),
+                values.len(),
+                loader.device(),
+            )?)
+        };
+        let features = config.clip.width + config.sam.downsample_channels[1];
+        Ok(Self {
+            sam: Sam::new(&config.sam, &loader.sub("sam_model")),
+            clip: Clip::new(&config.clip, &loader.sub("vision_model"))?,
+            projector: loader.linear_bias("projector.layers", features, hidden),
+            image_newline: row("image_newline")?,
+            // The checkpoint's spelling.
+            view_separator: row("view_seperator")?,
+            device: loader.device().clone(),
+        })
+    }
+
+    /// The tokens `[n, hidden]` of a page's views, in the decoder's order: rows of the tiles put
+    /// together, rows of the global view, each row ended by a newline; then a separator.
+    ///
+    /// `progress` is called after each view with the number done and the number of all.
+    ///
+    /// # Errors
+    /// When a view is not square or its side no multiple of 64, or `observer` stops.
+    pub fn encode(
+        &self,
+        views: &Views,
+        observer: &dyn Observer,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Tensor> {
+        let count = 1 + views.tiles.as_ref().map_or(0, |tiles| tiles.images.len());
+        let mut done = 0;
+        let mut view = |image: &RgbImage, name: fmt::Arguments<'_>| {
+            let pixels = self.pixels(slice::from_ref(image))?;
+            let named = |stage: fmt::Arguments<'_>, value: &Tensor| {
+                observer.observe(format_args!("{name}.{stage}"), value)
+            };
+            let tokens = self.encode_view(&pixels, &named)?;
+            done += 1;
+            progress(done, count);
+            Ok::<_, crate::Error>(tokens)
+        };
+        let mut parts = Vec::new();
+        if let Some(tiles) = &views.tiles {
+            let mut encoded = Vec::with_capacity(tiles.images.len());
+            for (i, tile) in tiles.images.iter().enumerate() {
+                encoded.push(view(tile, format_args!("tile{i}"))?);
+            }
+            let (columns, rows) = (tiles.grid.0 as usize, tiles.grid.1 as usize);
+            parts.push(self.end_rows(&join(&encoded, columns, rows)?)?);
+        }
+        parts.push(self.end_rows(&view(&views.global, format_args!("global"))?)?);
+        parts.push(self.view_separator.unsqueeze(0)?);
+        let sequence = Tensor::cat(&parts, 0)?;
+        observer.observe(format_args!("seq"), &sequence)?;
+        Ok(sequence)
+    }
+
+    /// Normalised pixels `[batch, 3, side, side]` to `[batch, n, n, hidden]`, `n = side / 64`.
+    ///
+    /// # Errors
+    /// When the side is no multiple of 64, or `observer` stops.
+    pub fn encode_view(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
+        let sam = self.sam.forward(pixels, observer)?;
+        let clip = self.clip.forward(&sam, observer)?;
+        let (batch, n, _, width) = sam.dims4()?;
+        let patches = clip.narrow(1, 1, n * n)?.reshape((batch, n, n, ()))?;
+        debug_assert_eq!(patches.dim(D::Minus1)?, width);
+        let tokens = self
+            .projector
+            .forward(&Tensor::cat(&[patches, sam], D::Minus1)?)?;
+        observer.observe(format_args!("proj"), &tokens)?;
+        Ok(tokens)
+    }
+
+    /// Images of one size as the tensor that [`Self::encode_view`] takes.
+    fn pixels(&self, images: &[RgbImage]) -> Result<Tensor> {
+        let (width, height) = images[0].dimensions();
+        let shape = (images.len(), 3, height as usize, width as usize);
+        Ok(Tensor::from_vec(
+            views::pixels(images),
+            shape,
+            &self.device,
+        )?)
+    }
+
+    /// `[1, rows, columns, hidden]` to `[rows * (columns + 1), hidden]`.
+    fn end_rows(&self, grid: &Tensor) -> Result<Tensor> {
+        let (_, rows, columns, hidden) = grid.dims4()?;
+        let newline = self
+            .image_newline
+            .reshape((1, 1, 1, hidden))?
+            .expand((1, rows, 1, hidden))?;
+        Ok(Tensor::cat(&[grid, &newline], 2)?.reshape((rows * (columns + 1), hidden))?)
+    }
+}
+
+/// Tiles `[1, n, n, hidden]` in row-major order to one `[1, rows * n, columns * n, hidden]`.
+fn join(tiles: &[Tensor], columns: usize, rows: usize) -> Result<Tensor> {
+    let row = |tiles: &[Tensor]| Tensor::cat(tiles, 2);
+    let rows = tiles
+        .chunks(columns)
+        .take(rows)
+        .map(row)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&rows, 1)?)
+}
