@@ -76,18 +76,19 @@ impl Checkpoint {
         Ok(Self { tensors })
     }
 
-    /// The tensors below a prefix (`model.norm` for `model.norm.weight`), named as before.
-    pub fn part(&self, prefix: &str) -> Self {
-        let inside = |name: &str| {
-            let rest = name.strip_prefix(prefix);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || prefix.is_empty())
-        };
-        let tensors = self.tensors.iter().filter(|(name, _)| inside(name));
-        Self {
-            tensors: tensors
-                .map(|(name, info)| (name.clone(), info.clone()))
-                .collect(),
-        }
+    /// The tensors below `prefix` alone (`model.norm` for `model.norm.weight`), named as before.
+    pub fn only(self, prefix: &str) -> Self {
+        self.filter(|name| below(name, prefix))
+    }
+
+    /// The tensors that are below none of the prefixes.
+    pub fn without(self, prefixes: &[&str]) -> Self {
+        self.filter(|name| !prefixes.iter().any(|prefix| below(name, prefix)))
+    }
+
+    fn filter(mut self, keep: impl Fn(&str) -> bool) -> Self {
+        self.tensors.retain(|name, _| keep(name));
+        self
     }
 
     /// Names and places of all tensors, in the order of their names.
@@ -99,6 +100,12 @@ impl Checkpoint {
     pub fn size(&self) -> usize {
         self.tensors.values().map(|t| t.range.len()).sum()
     }
+}
+
+/// Whether `name` is `prefix` or begins with it and a point.
+fn below(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The safetensors files that make up the checkpoint at `path`.

@@ -22,9 +22,9 @@
 //! # fn main() -> Result<()> {
 //! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
 //! # if !std::path::Path::new(dir).exists() { return Ok(()) }
-//! let checkpoint = Checkpoint::open(dir.as_ref())?;
-//! // A part of a model needs only its part of the names.
-//! let norm = checkpoint.part("model.norm").build(&Device::Cpu, Activations::F32, |loader| {
+//! // A part of a model takes only its part of the names.
+//! let checkpoint = Checkpoint::open(dir.as_ref())?.only("model.norm");
+//! let norm = checkpoint.build(&Device::Cpu, Activations::F32, |loader| {
 //!     loader.rms_norm("model.norm", 64, 1e-6)
 //! })?;
 //! let y = norm.forward(&Tensor::ones((1, 64), candle_core::DType::F32, &Device::Cpu)?)?;

@@ -1,4 +1,4 @@
-//! AVX-512 with BF16: sixteen lanes, and the product of bf16 pairs.
+//! AVX-512 with BF16: sixteen lanes, masks for the last part of a row.
 
 use super::{Kernel, Simd};
 use half::bf16;
@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 /// Proof that the machine has AVX-512 and BF16: only [`run`] makes one.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(super) struct Avx512(());
 
 /// # Safety
 /// The machine must have AVX-512 F, BW, DQ, VL and BF16, AVX2 and FMA.
@@ -15,104 +15,81 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
 
-// SAFETY of every block below: an `Avx512` exists only inside `run`, whose caller has checked the
-// machine's features; pointers are the caller's promise in the trait; masked loads and stores
-// touch only the lanes that the slice holds.
-#[allow(clippy::undocumented_unsafe_blocks)]
+type V = __m512;
+
+/// Methods that need the instruction set and nothing else.
+macro_rules! methods {
+    ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty { $body:expr })+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $type),+) -> $result {
+            // SAFETY: an `Avx512` exists only inside `run`, whose caller has checked the machine;
+            // masked loads and stores touch only the values that their slice holds.
+            unsafe { $body }
+        }
+    )+};
+}
+
 impl Simd for Avx512 {
-    type V = __m512;
+    type V = V;
     const LANES: usize = 16;
 
     #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> __m512 {
+    unsafe fn load(self, p: *const f32) -> V {
+        // SAFETY: the caller guarantees LANES readable values, `run` the machine.
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, v: __m512) {
+    unsafe fn store(self, p: *mut f32, v: V) {
+        // SAFETY: the caller guarantees LANES writable values, `run` the machine.
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
-    unsafe fn load_bf16(self, p: *const bf16) -> __m512 {
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    unsafe fn load_bf16(self, p: *const bf16) -> V {
+        // SAFETY: the caller guarantees LANES readable values, `run` the machine.
+        unsafe { widen(_mm256_loadu_si256(p.cast())) }
+    }
+
+    methods! {
+        splat(x: f32) -> V { _mm512_set1_ps(x) }
+        add(a: V, b: V) -> V { _mm512_add_ps(a, b) }
+        sub(a: V, b: V) -> V { _mm512_sub_ps(a, b) }
+        mul(a: V, b: V) -> V { _mm512_mul_ps(a, b) }
+        div(a: V, b: V) -> V { _mm512_div_ps(a, b) }
+        mul_add(a: V, b: V, c: V) -> V { _mm512_fmadd_ps(a, b, c) }
+        max(a: V, b: V) -> V { _mm512_max_ps(a, b) }
+        min(a: V, b: V) -> V { _mm512_min_ps(a, b) }
+        round(a: V) -> V {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
         }
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn pow2(self, a: __m512) -> __m512 {
-        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) }
-    }
-    #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        unsafe { _mm512_abs_ps(a) }
-    }
-    #[inline(always)]
-    fn copysign(self, magnitude: __m512, sign: __m512) -> __m512 {
-        unsafe { _mm512_or_ps(magnitude, _mm512_and_ps(_mm512_set1_ps(-0.0), sign)) }
-    }
-    #[inline(always)]
-    fn sum(self, a: __m512) -> f32 {
-        unsafe { _mm512_reduce_add_ps(a) }
-    }
-    #[inline(always)]
-    fn largest(self, a: __m512) -> f32 {
-        unsafe { _mm512_reduce_max_ps(a) }
+        pow2(a: V) -> V { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) }
+        abs(a: V) -> V { _mm512_abs_ps(a) }
+        copysign(magnitude: V, sign: V) -> V {
+            _mm512_or_ps(magnitude, _mm512_and_ps(_mm512_set1_ps(-0.0), sign))
+        }
+        sum(a: V) -> f32 { _mm512_reduce_add_ps(a) }
+        largest(a: V) -> f32 { _mm512_reduce_max_ps(a) }
+        load_part(s: &[f32]) -> V { _mm512_maskz_loadu_ps(mask(s.len()), s.as_ptr()) }
+        load_bf16_part(s: &[bf16]) -> V {
+            widen(_mm256_maskz_loadu_epi16(mask(s.len()), s.as_ptr().cast()))
+        }
     }
 
     #[inline(always)]
-    fn load_part(self, s: &[f32]) -> __m512 {
-        unsafe { _mm512_maskz_loadu_ps(mask16(s.len()), s.as_ptr()) }
-    }
-    #[inline(always)]
-    fn load_bf16_part(self, s: &[bf16]) -> __m512 {
-        unsafe {
-            let narrow = _mm256_maskz_loadu_epi16(mask16(s.len()), s.as_ptr().cast());
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
-        }
-    }
-    #[inline(always)]
-    fn store_part(self, s: &mut [f32], v: __m512) {
-        unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask16(s.len()), v) }
+    fn store_part(self, s: &mut [f32], v: V) {
+        // SAFETY: the mask keeps the store inside the slice; `run` guarantees the machine.
+        unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask(s.len()), v) }
     }
 }
 
 #[inline(always)]
-fn mask16(n: usize) -> __mmask16 {
+fn mask(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
+}
+
+/// # Safety
+/// The machine must have AVX-512 F.
+#[inline(always)]
+unsafe fn widen(bits: __m256i) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) }
 }

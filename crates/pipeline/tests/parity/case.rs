@@ -4,25 +4,34 @@ use crate::{
     dump::{self, Dump},
     fixtures,
 };
-use agx_ocr_backend::{Activations, Checkpoint, Result, Unobserved};
-use agx_ocr_language::{Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt};
+use agx_ocr_backend::{Activations, Checkpoint, Observer, Result, Unobserved};
+use agx_ocr_language::{
+    Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt,
+};
 use agx_ocr_text::{Tokenizer, prompt_ids};
 use agx_ocr_vision::{
     VisionConfig, VisionEncoder,
     views::{self, ViewMode},
 };
 use candle_core::{DType, Device, Tensor};
-use std::{cell::RefCell, collections::BTreeMap, fmt, ops::ControlFlow, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt,
+    ops::{ControlFlow, Range},
+    path::Path,
+};
 
 pub struct Model {
-    tokenizer: Tokenizer,
-    encoder: VisionEncoder,
-    decoder: Decoder,
+    pub tokenizer: Tokenizer,
+    pub encoder: VisionEncoder,
+    pub decoder: Decoder,
 }
 
 impl Model {
     pub fn load(dir: &Path, activations: Activations) -> Self {
-        let config = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+        let config =
+            serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
         let vision = VisionConfig::from_json(&config).unwrap();
         let language = LanguageConfig::from_json(&config).unwrap();
         let checkpoint = Checkpoint::open(dir).unwrap();
@@ -33,7 +42,36 @@ impl Model {
             })
             .unwrap();
         let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json")).unwrap();
-        Self { tokenizer, encoder: encoder.unwrap(), decoder }
+        Self {
+            tokenizer,
+            encoder: encoder.unwrap(),
+            decoder,
+        }
+    }
+}
+
+impl Model {
+    /// The logits behind every position of `ids`, with `vision` at `image`.
+    pub fn logits(
+        &self,
+        vision: &Tensor,
+        ids: &[u32],
+        image: &Range<usize>,
+        observer: &dyn Observer,
+    ) -> Tensor {
+        let embed = |ids| self.decoder.embed(ids).unwrap();
+        let parts = [
+            embed(&ids[..image.start]),
+            vision.clone(),
+            embed(&ids[image.end..]),
+        ];
+        let embeddings = Tensor::cat(&parts, 0).unwrap();
+        let mut cache = self.decoder.cache(ids.len());
+        let x = self
+            .decoder
+            .forward(&embeddings, &mut cache, observer)
+            .unwrap();
+        self.decoder.logits(&x, observer).unwrap()
     }
 }
 
@@ -52,9 +90,15 @@ pub struct Case {
 impl Case {
     pub fn run(model: &Model, dumps: &Path, name: &'static str) -> Self {
         let (image, mode) = name.split_once('_').unwrap();
-        let file = if name == "small_gundam" { "small_base" } else { name };
+        let file = if name == "small_gundam" {
+            "small_base"
+        } else {
+            name
+        };
         let dump = Dump::open(&dumps.join(format!("{file}.safetensors")));
-        let image = image::open(fixtures().join(format!("images/{image}.png"))).unwrap().to_rgb8();
+        let image = image::open(fixtures().join(format!("images/{image}.png")))
+            .unwrap()
+            .to_rgb8();
         let mode = match mode {
             "tiny" => ViewMode::TINY,
             "small" => ViewMode::SMALL,
@@ -65,45 +109,70 @@ impl Case {
         let recorder = Recorder::default();
         let views = views::prepare(&image, &mode).unwrap();
         let record = |stage: fmt::Arguments<'_>, value: &Tensor| recorder.vision(stage, value);
-        let vision = model.encoder.encode(&views, &record, &mut |_, _| ()).unwrap();
+        let vision = model
+            .encoder
+            .encode(&views, &record, &mut |_, _| ())
+            .unwrap();
 
         let prompt = dump::prompt(dumps, file);
         let prompt = prompt_ids(&model.tokenizer, &prompt, vision.dim(0).unwrap()).unwrap();
-        assert_eq!(Some(prompt.ids.clone()), dump.ids("input.input_ids"), "{name}: prompt");
+        assert_eq!(
+            Some(prompt.ids.clone()),
+            dump.ids("input.input_ids"),
+            "{name}: prompt"
+        );
         let record = |stage: fmt::Arguments<'_>, value: &Tensor| recorder.language(stage, value);
-        let embeddings = [
-            model.decoder.embed(&prompt.ids[..prompt.image.start]).unwrap(),
-            vision.clone(),
-            model.decoder.embed(&prompt.ids[prompt.image.end..]).unwrap(),
-        ];
-        let embeddings = Tensor::cat(&embeddings, 0).unwrap();
-        let mut cache = model.decoder.cache(prompt.ids.len());
-        let x = model.decoder.forward(&embeddings, &mut cache, &record).unwrap();
-        let logits = model.decoder.logits(&x, &record).unwrap();
+        let logits = model.logits(&vision, &prompt.ids, &prompt.image, &record);
         recorder.add("logits.all", &logits);
         let last = logits.get(prompt.ids.len() - 1).unwrap();
         recorder.add("logits.last", &last);
 
-        let input = Prompt { ids: &prompt.ids, image: prompt.image, vision: &vision };
+        let input = Prompt {
+            ids: &prompt.ids,
+            image: prompt.image,
+            vision: &vision,
+        };
         let generate = |guard: Option<NoRepeatNgram>| {
             let wanted = dump.get("gen.tokens").map_or(0, |(_, tokens)| tokens.len());
             // The reference's runs do not stop at the end token.
             let mut options = GenerateOptions::new(u32::MAX, wanted);
             options.no_repeat_ngram = guard;
             let go_on = &mut |_, _| ControlFlow::Continue(());
-            model.decoder.generate(&input, &options, &Unobserved, go_on).unwrap().ids
+            model
+                .decoder
+                .generate(&input, &options, &Unobserved, go_on)
+                .unwrap()
+                .ids
         };
-        let hf = |size| NoRepeatNgram { size, scope: NgramScope::All, whitelist: Vec::new() };
-        let vllm = NoRepeatNgram { size: 4, scope: NgramScope::Window(16), whitelist: vec![502, 503] };
+        let hf = |size| NoRepeatNgram {
+            size,
+            scope: NgramScope::All,
+            whitelist: Vec::new(),
+        };
+        let vllm = NoRepeatNgram {
+            size: 4,
+            scope: NgramScope::Window(16),
+            whitelist: vec![502, 503],
+        };
         let guards = [
             ("gen_hf_ngram3.tokens", hf(3)),
             ("gen_hf_ngram20.tokens", hf(20)),
             ("gen_vllm_n4_w16.tokens", vllm),
         ];
-        let guards = guards.into_iter().filter(|(name, _)| dump.get(name).is_some());
-        let guarded = guards.map(|(name, guard)| (name, generate(Some(guard)))).collect();
+        let guards = guards
+            .into_iter()
+            .filter(|(name, _)| dump.get(name).is_some());
+        let guarded = guards
+            .map(|(name, guard)| (name, generate(Some(guard))))
+            .collect();
         let tokens = generate(None);
-        Self { name, dump, stages: recorder.finish(), tokens, guarded }
+        Self {
+            name,
+            dump,
+            stages: recorder.finish(),
+            tokens,
+            guarded,
+        }
     }
 }
 
@@ -137,7 +206,11 @@ impl Recorder {
 
     fn add(&self, name: &str, value: &Tensor) {
         let value = value.to_dtype(DType::F32).unwrap();
-        self.0.borrow_mut().entry(name.to_owned()).or_default().push(value);
+        self.0
+            .borrow_mut()
+            .entry(name.to_owned())
+            .or_default()
+            .push(value);
     }
 
     /// Tiles together in one tensor, as the reference computes them.

@@ -15,7 +15,12 @@ pub struct Table {
 
 impl Table {
     pub fn new(title: &'static str) -> Self {
-        Self { title, stages: BTreeMap::new(), lines: Vec::new(), failures: Vec::new() }
+        Self {
+            title,
+            stages: BTreeMap::new(),
+            lines: Vec::new(),
+            failures: Vec::new(),
+        }
     }
 
     /// Compares every stage that the dump has; `bound` gives the largest relative L2 error.
@@ -29,36 +34,78 @@ impl Table {
                 panic!("{}: nothing was recorded for {name}", case.name);
             };
             let (shape, truth) = case.dump.get(name).unwrap();
-            let rows = case.dump.get("rows").map(|(_, rows)| rows.clone()).unwrap_or_default();
+            let rows = case
+                .dump
+                .get("rows")
+                .map(|(_, rows)| rows.clone())
+                .unwrap_or_default();
             let value = part.of(value, &rows);
-            assert_eq!(value.elem_count(), truth.len(), "{} {name}: {:?} for {shape:?}", case.name, value.dims());
+            assert_eq!(
+                value.elem_count(),
+                truth.len(),
+                "{} {name}: {:?} for {shape:?}",
+                case.name,
+                value.dims()
+            );
             let found = value.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let (error, limit) = (relative(&found, truth), bound(stage));
             // A stage's errors count relative to its bound: bounds differ by case.
-            let entry = self.stages.entry(name.to_owned()).or_insert((0.0, limit, case.name));
+            let entry = self
+                .stages
+                .entry(name.to_owned())
+                .or_insert((0.0, limit, case.name));
             if error / limit >= entry.0 / entry.1 {
                 *entry = (error, limit, case.name);
             }
             if error.is_nan() || error > limit {
-                self.failures.push(format!("{} {name}: {error:.2e} is above {limit:.2e}", case.name));
+                self.failures.push(format!(
+                    "{} {name}: {error:.2e} is above {limit:.2e}",
+                    case.name
+                ));
             }
             compared += 1;
         }
-        assert!(compared >= 8, "{}: only {compared} stages compared", case.name);
+        assert!(
+            compared >= 8,
+            "{}: only {compared} stages compared",
+            case.name
+        );
         if let Some((_, truth)) = case.dump.get("logits.argmax_all") {
-            let found = case.stages["logits.all"].argmax(1).unwrap().to_vec1::<u32>().unwrap();
-            let same = found.iter().zip(truth).filter(|(a, b)| **a == **b as u32).count();
-            self.lines.push(format!("{}: {same} of {} positions have the same best token", case.name, truth.len()));
+            let found = case.stages["logits.all"]
+                .argmax(1)
+                .unwrap()
+                .to_vec1::<u32>()
+                .unwrap();
+            let same = found
+                .iter()
+                .zip(truth)
+                .filter(|(a, b)| **a == **b as u32)
+                .count();
+            self.lines.push(format!(
+                "{}: {same} of {} positions have the same best token",
+                case.name,
+                truth.len()
+            ));
         }
     }
 
     /// Compares the sets of experts; with a gap, sets may differ only where the last chosen and
     /// the first other expert are closer than it.
     pub fn routers(&mut self, case: &Case, gap: Option<f64>) {
-        for name in case.dump.names().filter(|name| name.ends_with("router.idx")) {
+        for name in case
+            .dump
+            .names()
+            .filter(|name| name.ends_with("router.idx"))
+        {
             let (shape, truth) = case.dump.get(name).unwrap();
-            let found = case.stages[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let weights = case.stages[&name.replace(".idx", ".weight")].flatten_all().unwrap();
+            let found = case.stages[name]
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
+            let weights = case.stages[&name.replace(".idx", ".weight")]
+                .flatten_all()
+                .unwrap();
             let weights = weights.to_vec1::<f32>().unwrap();
             let (_, true_weights) = case.dump.get(&name.replace(".idx", ".weight")).unwrap();
             let k = shape[1];
@@ -78,24 +125,45 @@ impl Table {
                 // Where near-equals changed places, so did their weights by no more than the gap.
                 let (a, b) = (f64::from(weights[at.end - 1]), true_weights[at.end - 1]);
                 if gap.is_some_and(|gap| (a - b).abs() > gap) {
-                    self.failures.push(format!("{} {name} row {row}: another set of experts", case.name));
+                    self.failures.push(format!(
+                        "{} {name} row {row}: another set of experts",
+                        case.name
+                    ));
                 }
             }
-            self.lines.push(format!("{} {name}: {same} of {} sets equal", case.name, shape[0]));
+            self.lines.push(format!(
+                "{} {name}: {same} of {} sets equal",
+                case.name, shape[0]
+            ));
         }
     }
 
     /// Compares greedy tokens up to the first step where the two best logits are closer than
     /// `gap`.
     pub fn tokens(&mut self, case: &Case, gap: f64) {
-        let (Some(truth), Some((_, top))) = (case.dump.ids("gen.tokens"), case.dump.get("gen.top5_logits")) else {
+        let (Some(truth), Some((_, top))) = (
+            case.dump.ids("gen.tokens"),
+            case.dump.get("gen.top5_logits"),
+        ) else {
             return;
         };
-        let certain = top.chunks(5).take_while(|top| top[0] - top[1] > gap).count();
-        let same = truth.iter().zip(&case.tokens).take_while(|(a, b)| a == b).count();
-        self.lines.push(format!("{}: {same} of {} tokens equal, {certain} certain", case.name, truth.len()));
+        let certain = top
+            .chunks(5)
+            .take_while(|top| top[0] - top[1] > gap)
+            .count();
+        let same = truth
+            .iter()
+            .zip(&case.tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
+        self.lines.push(format!(
+            "{}: {same} of {} tokens equal, {certain} certain",
+            case.name,
+            truth.len()
+        ));
         if same < certain {
-            self.failures.push(format!("{}: token {same} differs", case.name));
+            self.failures
+                .push(format!("{}: token {same} differs", case.name));
         }
     }
 
@@ -110,13 +178,21 @@ impl Table {
     }
 
     pub fn finish(self) {
-        println!("\n## {}\n\n| stage | largest relative L2 | bound | case |\n|---|---|---|---|", self.title);
+        println!(
+            "\n## {}\n\n| stage | largest relative L2 | bound | case |\n|---|---|---|---|",
+            self.title
+        );
         for (stage, (error, bound, case)) in &self.stages {
             println!("| {stage} | {error:.2e} | {bound:.2e} | {case} |");
         }
         println!();
         self.lines.iter().for_each(|line| println!("{line}"));
-        assert!(self.failures.is_empty(), "{}:\n{}", self.title, self.failures.join("\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{}:\n{}",
+            self.title,
+            self.failures.join("\n")
+        );
     }
 }
 
@@ -140,7 +216,10 @@ impl Part {
         let norm = |x: Tensor| x.sqr().unwrap().sum(x.rank() - 1).unwrap().sqrt().unwrap();
         let select = |x: &Tensor, indices: Vec<u32>| {
             let indices = Tensor::new(indices, x.device()).unwrap();
-            x.contiguous().unwrap().index_select(&indices, x.rank() - 2).unwrap()
+            x.contiguous()
+                .unwrap()
+                .index_select(&indices, x.rank() - 2)
+                .unwrap()
         };
         match self {
             Self::Whole => x.clone(),
@@ -159,7 +238,9 @@ impl Part {
 /// The stage that a dump's tensor belongs to, and which part of it; `None` for tensors that are
 /// no stage.
 fn stage(name: &str) -> Option<(&str, Part)> {
-    let known = ["vis.", "lm.", "logits.last"].iter().any(|start| name.starts_with(start));
+    let known = ["vis.", "lm.", "logits.last"]
+        .iter()
+        .any(|start| name.starts_with(start));
     if !known || name.contains("router") {
         return None;
     }
@@ -178,7 +259,11 @@ fn stage(name: &str) -> Option<(&str, Part)> {
 
 fn relative(found: &[f32], truth: &[f64]) -> f64 {
     let square = |v: f64| v * v;
-    let error: f64 = found.iter().zip(truth).map(|(a, b)| square(f64::from(*a) - b)).sum();
+    let error: f64 = found
+        .iter()
+        .zip(truth)
+        .map(|(a, b)| square(f64::from(*a) - b))
+        .sum();
     let size: f64 = truth.iter().map(|b| square(*b)).sum();
     (error / size).sqrt()
 }

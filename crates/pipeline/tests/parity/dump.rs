@@ -23,7 +23,8 @@ impl Dump {
     }
 
     pub fn ids(&self, name: &str) -> Option<Vec<u32>> {
-        self.get(name).map(|(_, values)| values.iter().map(|v| *v as u32).collect())
+        self.get(name)
+            .map(|(_, values)| values.iter().map(|v| *v as u32).collect())
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -51,7 +52,9 @@ fn values(dtype: Dtype, data: &[u8]) -> Vec<f64> {
 /// The prompt of a case, from the manifest beside its dump.
 pub fn prompt(dumps: &Path, case: &str) -> String {
     let read = |name| std::fs::read(dumps.join(name));
-    let manifest = read("manifest.json").or_else(|_| read("manifest_f32.json")).unwrap();
+    let manifest = read("manifest.json")
+        .or_else(|_| read("manifest_f32.json"))
+        .unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     manifest[case]["prompt"].as_str().unwrap().to_owned()
 }
@@ -83,8 +86,14 @@ impl Drift {
 
     pub fn of(&self, case: &str, stage: &str) -> f64 {
         // A small image in tiled mode has no tiles: it is the base case.
-        let case = if case == "small_gundam" { "small_base" } else { case };
+        let case = if case == "small_gundam" {
+            "small_base"
+        } else {
+            case
+        };
         let stages = &self.0[case];
-        *stages.get(stage).unwrap_or_else(|| panic!("no drift of {stage} in {case}"))
+        *stages
+            .get(stage)
+            .unwrap_or_else(|| panic!("no drift of {stage} in {case}"))
     }
 }

@@ -7,6 +7,7 @@
 mod case;
 mod compare;
 mod dump;
+mod near_ties;
 
 use agx_ocr_backend::Activations;
 use case::{Case, Model};
@@ -18,12 +19,29 @@ fn fixtures() -> PathBuf {
 }
 
 const TINY: [&str; 15] = [
-    "receipt_tiny", "receipt_small", "receipt_base", "receipt_large", "receipt_gundam",
-    "wide_tiny", "wide_small", "wide_base", "wide_large", "wide_gundam",
-    "small_tiny", "small_small", "small_base", "small_large", "small_gundam",
+    "receipt_tiny",
+    "receipt_small",
+    "receipt_base",
+    "receipt_large",
+    "receipt_gundam",
+    "wide_tiny",
+    "wide_small",
+    "wide_base",
+    "wide_large",
+    "wide_gundam",
+    "small_tiny",
+    "small_small",
+    "small_base",
+    "small_large",
+    "small_gundam",
 ];
 const FULL: [&str; 7] = [
-    "receipt_tiny", "receipt_small", "receipt_base", "small_base", "wide_base", "wide_gundam",
+    "receipt_tiny",
+    "receipt_small",
+    "receipt_base",
+    "small_base",
+    "wide_base",
+    "wide_gundam",
     "receipt_large",
 ];
 
@@ -58,9 +76,22 @@ fn tiny_bf16_stays_inside_the_drift_of_bf16() {
 }
 
 #[test]
+fn mini_reads_as_the_reference_but_for_near_ties() {
+    let model = fixtures().join("../models/agx-ocr-mini");
+    let exact = Model::load(&model, Activations::F32);
+    let rounded = Model::load(&model, Activations::Bf16);
+    near_ties::compare(&exact, &rounded, &fixtures().join("../pages"));
+}
+
+#[test]
 fn full_size_equals_the_reference() {
-    let (Some(model), Some(dumps)) = (variable("AGX_OCR_FULL_MODEL"), variable("AGX_OCR_FULL_DUMPS")) else {
-        eprintln!("skipped: full-size parity, because AGX_OCR_FULL_MODEL and AGX_OCR_FULL_DUMPS are not set");
+    let (Some(model), Some(dumps)) = (
+        variable("AGX_OCR_FULL_MODEL"),
+        variable("AGX_OCR_FULL_DUMPS"),
+    ) else {
+        eprintln!(
+            "skipped: full-size parity, because AGX_OCR_FULL_MODEL and AGX_OCR_FULL_DUMPS are not set"
+        );
         return;
     };
     let f32 = Model::load(&model, Activations::F32);
