@@ -1,0 +1,142 @@
+//! The image's bytes, and what is left of standard input.
+
+use crate::failure::Failure;
+use agx_ocr_pipeline::{Error, input::InputError};
+use anyhow::{Context, anyhow};
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read},
+    path::PathBuf,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// How long [`drain`] waits for the next bytes. Who has bytes to write does so at once; this is
+/// for a pipe that a caller left open by accident.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Where the image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Source {
+    /// All bytes, at most `limit` of them. Standard input is read to its end in any case.
+    pub fn read(&self, limit: u64) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Stdin => {
+                let mut stdin = io::stdin().lock();
+                if stdin.is_terminal() {
+                    return Err(Failure::invalid(anyhow!(
+                        "no image: pipe one in, or give its file with --input PATH"
+                    )));
+                }
+                let bytes = read(&mut stdin, limit).context("cannot read standard input");
+                let bytes = bytes.map_err(Failure::failed)?;
+                let rest = io::copy(&mut stdin, &mut io::sink()).unwrap_or(0);
+                check(bytes, rest, limit)
+            }
+            Self::File(path) => {
+                let about = || format!("cannot read the image {}", path.display());
+                let open = || {
+                    let file = File::open(path)?;
+                    let metadata = file.metadata()?;
+                    match metadata.is_dir() {
+                        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+                        false => Ok((file, metadata.len())),
+                    }
+                };
+                let (mut file, size) = open().with_context(about).map_err(Failure::invalid)?;
+                let bytes = read(&mut file, limit).with_context(about);
+                let bytes = bytes.map_err(Failure::failed)?;
+                let rest = size.saturating_sub(bytes.len() as u64);
+                check(bytes, rest, limit)
+            }
+        }
+    }
+}
+
+/// Reads to the end, or one byte more than `limit`.
+fn read(source: &mut impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The bytes, unless there are none or, with the `rest` that was left out, too many.
+fn check(bytes: Vec<u8>, rest: u64, limit: u64) -> Result<Vec<u8>, Failure> {
+    let actual = rest.saturating_add(bytes.len() as u64);
+    if actual > limit {
+        return Err(Error::from(InputError::TooLarge { actual, limit }).into());
+    }
+    if bytes.trim_ascii().is_empty() {
+        return Err(Error::from(InputError::Empty).into());
+    }
+    Ok(bytes)
+}
+
+/// Reads and forgets what is left of standard input, to its end or until nothing comes any more.
+///
+/// A caller that writes its input first and then looks at the exit code would otherwise meet a
+/// closed pipe. Only a pipe has such a writer: what a file or a terminal holds is left alone.
+pub fn drain() {
+    if !has_writer() {
+        return;
+    }
+    let (alive, news) = mpsc::channel();
+    let reader = move || {
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match stdin.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return,
+                Ok(_) if alive.send(()).is_err() => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    // The thread may outlast the wait; it ends with the process.
+    if thread::Builder::new().spawn(reader).is_ok() {
+        while news.recv_timeout(IDLE).is_ok() {}
+    }
+}
+
+/// Whether standard input is a pipe or a socket.
+#[cfg(unix)]
+fn has_writer() -> bool {
+    use std::os::{fd::AsFd, unix::fs::FileTypeExt};
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let metadata = stdin.and_then(|stdin| File::from(stdin).metadata());
+    metadata.is_ok_and(|it| it.file_type().is_fifo() || it.file_type().is_socket())
+}
+
+#[cfg(not(unix))]
+fn has_writer() -> bool {
+    !io::stdin().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_is_held() {
+        let mut endless = io::repeat(7);
+        assert_eq!(read(&mut endless, 10).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn limits_count_what_was_left_out() {
+        assert!(check(vec![1; 10], 0, 10).is_ok());
+        assert!(check(vec![1; 10], 1, 10).is_err());
+        assert!(check(b" \n".to_vec(), 0, 10).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! A page as JSON or text, on standard output.
+
+use crate::{
+    config::{Format, Output},
+    failure::{Failure, say},
+};
+use agx_ocr_pipeline::{Page, Stats};
+use anyhow::Context;
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+
+/// The JSON document.
+#[derive(Serialize)]
+struct Document {
+    #[serde(flatten)]
+    page: Page,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<Times>,
+}
+
+/// The page's times, and that of loading the model.
+#[derive(Serialize)]
+struct Times {
+    load_ms: f64,
+    #[serde(flatten)]
+    page: Stats,
+}
+
+/// Prints a page as it was asked for.
+pub fn print_page(mut page: Page, load_ms: f64, output: &Output) -> Result<(), Failure> {
+    if output.format == Format::Text {
+        // The JSON document has them; here they would be lost.
+        for warning in &page.warnings {
+            say(&format!("Warning: {warning}"));
+        }
+        page.text.push('\n');
+        return print(page.text.as_bytes());
+    }
+    page.confidence = rounded(page.confidence);
+    for region in &mut page.regions {
+        region.confidence = rounded(region.confidence);
+    }
+    let stats = output.stats.then_some(Times {
+        load_ms,
+        page: page.stats,
+    });
+    let document = Document { page, stats };
+    print_json(&document, output.pretty)
+}
+
+/// Prints one JSON document: in lines on a terminal or where asked for, else compact.
+pub fn print_json(document: &impl Serialize, pretty: bool) -> Result<(), Failure> {
+    let json = if pretty || io::stdout().is_terminal() {
+        serde_json::to_vec_pretty(document)
+    } else {
+        serde_json::to_vec(document)
+    };
+    let mut json = json
+        .context("cannot write the page as JSON")
+        .map_err(Failure::failed)?;
+    json.push(b'\n');
+    print(&json)
+}
+
+/// Writes to standard output. A reader who has seen enough is no error.
+pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let error = anyhow::Error::new(error).context("cannot write to standard output");
+            Err(Failure::failed(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// To four decimals: more would only say how the machine adds.
+fn rounded(confidence: f32) -> f32 {
+    (confidence * 1e4).round() / 1e4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidences_have_four_decimals() {
+        let printed = |c: f32| serde_json::to_string(&rounded(c)).unwrap();
+        assert_eq!(printed(0.987_654_3), "0.9877");
+        assert_eq!(printed(1.0 / 3.0), "0.3333");
+        assert_eq!(printed(0.999_99), "1.0");
+    }
+}

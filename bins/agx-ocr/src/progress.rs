@@ -1,0 +1,69 @@
+//! What a person at a terminal sees while a page is read.
+
+use agx_ocr_pipeline::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+/// A line on standard error that tells what is being done; nothing where that is no terminal.
+#[derive(Debug)]
+pub struct Progress {
+    line: ProgressBar,
+    first_token: Option<Instant>,
+}
+
+impl Progress {
+    /// Begins the line, if it is `wanted`.
+    pub fn new(wanted: bool) -> Self {
+        let line = if wanted && io::stderr().is_terminal() {
+            let line = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
+                line.set_style(style);
+            }
+            line.enable_steady_tick(Duration::from_millis(100));
+            line
+        } else {
+            ProgressBar::hidden()
+        };
+        Self {
+            line,
+            first_token: None,
+        }
+    }
+
+    /// Names what is done from now on.
+    pub fn stage(&self, what: &'static str) {
+        self.line.set_message(what);
+    }
+
+    /// Shows how far the reading is.
+    pub fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Image { .. } => self.stage("looking at the page"),
+            Event::View { done, total } => {
+                self.line.set_message(format!("view {done} of {total}"));
+            }
+            Event::Prefill { .. } => self.stage("reading the prompt"),
+            Event::Token { count, .. } => {
+                let first = *self.first_token.get_or_insert_with(Instant::now);
+                let seconds = first.elapsed().as_secs_f64();
+                let rate = if seconds > 0.0 {
+                    (*count as f64 - 1.0) / seconds
+                } else {
+                    0.0
+                };
+                self.line
+                    .set_message(format!("{count} tokens, {rate:.0} a second"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.line.finish_and_clear();
+    }
+}

@@ -1,0 +1,88 @@
+//! Options that the contract does not name.
+
+use crate::support::{agx_ocr, bare, expected, page};
+
+#[test]
+fn text_and_markdown_on_stdout() {
+    let text = format!("{}\n", expected("line-total", "out"));
+    for args in [
+        &["--format", "text"][..],
+        &["--format", "markdown", "--task", "text"],
+    ] {
+        let outcome = agx_ocr(args).input(page("line-total")).run();
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        assert_eq!(outcome.stdout, text);
+    }
+}
+
+#[test]
+fn warnings_beside_plain_text() {
+    let args = ["--format", "text", "--max-tokens", "4"];
+    let outcome = agx_ocr(&args).input(page("line-total")).run();
+    assert_eq!(outcome.code, Some(0));
+    assert!(
+        outcome.stderr.starts_with("Warning: "),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn special_keeps_the_markup() {
+    let args = ["--task", "ocr", "--special"];
+    let result = agx_ocr(&args).input(page("line-error")).json();
+    assert_eq!(result["text"], expected("line-error", "grounding").as_str());
+}
+
+#[test]
+fn exact_arithmetic_reads_the_same() {
+    let args = ["--dtype", "f32", "--split", "none"];
+    let result = agx_ocr(&args).input(page("line-error")).json();
+    assert_eq!(result["text"], expected("line-error", "out").as_str());
+}
+
+#[test]
+fn sampling_follows_its_seed() {
+    let run = |seed: &str| {
+        let args = ["--temperature", "8", "--seed", seed, "--max-tokens", "20"];
+        agx_ocr(&args).input(page("line-fox")).json()["text"].clone()
+    };
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+#[test]
+fn the_guard_forbids_what_comes_twice() {
+    // A token is about a character here: no two of a kind in all of the answer.
+    let args = ["--no-repeat-ngram", "1", "--max-tokens", "20"];
+    let result = agx_ocr(&args).input(page("line-fox")).json();
+    let text = result["text"].as_str().unwrap();
+    assert!(!text.starts_with("The quick brown fox"), "{text}");
+    let args = ["--no-repeat-ngram", "0"];
+    let result = agx_ocr(&args).input(page("line-fox")).json();
+    assert_eq!(result["text"], expected("line-fox", "out").as_str());
+}
+
+#[test]
+fn a_view_of_another_size() {
+    let args = ["--mode", "tiny", "--max-tokens", "1"];
+    let tiny = agx_ocr(&args).input(page("line-fox")).json();
+    let auto = agx_ocr(&["--max-tokens", "1"])
+        .input(page("line-fox"))
+        .json();
+    assert!(tiny["tokens"]["prompt"].as_u64() < auto["tokens"]["prompt"].as_u64());
+}
+
+#[test]
+fn help_is_short_or_complete() {
+    let short = bare(&["-h"]).run();
+    let long = bare(&["--help"]).run();
+    for outcome in [&short, &long] {
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        assert!(outcome.stdout.contains("MODEL_PATH"));
+    }
+    assert!(!short.stdout.contains("Exit codes:"));
+    for part in ["Examples:", "Exit codes:", "export MODEL_PATH"] {
+        assert!(long.stdout.contains(part), "{part}");
+    }
+}
