@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// There is nothing at the model's path.
-    #[error("model not found: {} is neither a directory nor a .safetensors file", .0.display())]
+    #[error("model not found: {} is not a directory or .safetensors file that is there", .0.display())]
     ModelNotFound(PathBuf),
     /// A file of the model is missing or cannot be read.
     #[error("model file {} cannot be read", path.display())]

@@ -9,11 +9,11 @@ use crate::{
 };
 use agx_ocr_backend::{Activations, Checkpoint};
 use agx_ocr_language::{Decoder, LanguageConfig};
-use agx_ocr_text::{Task, Tokenizer};
+use agx_ocr_text::{Task, Tokenizer, prompt_ids};
 use agx_ocr_vision::{VisionConfig, VisionEncoder, bands, views};
 use candle_core::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::{ops::ControlFlow, path::Path, time::Instant};
+use std::{num::NonZero, ops::ControlFlow, path::Path, time::Instant};
 
 /// A model, ready to read pages. It can be shared between threads, and reads many pages.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Ocr {
             (encoder, Decoder::new(&language, loader))
         })?;
         let threads = ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0))
+            .num_threads(options.threads.unwrap_or_else(cores))
             .thread_name(|i| format!("agx-ocr-{i}"))
             .build()?;
         Ok(Self {
@@ -123,8 +123,10 @@ impl Ocr {
         on_event: &mut (dyn FnMut(Event<'_>) -> ControlFlow<()> + Send),
     ) -> Result<Page> {
         let started = Instant::now();
-        // A prompt that cannot be is found before the work.
+        // What cannot work is found before the work.
         let prompt = task.prompt()?;
+        prompt_ids(&self.tokenizer, &prompt, 0)?;
+        options.sampling.check()?;
         let decoded = input::decode(bytes, &self.options.limits, options.alpha)?;
         let bands = self.prepare(&decoded, options)?;
         let (width, height) = decoded.image.dimensions();
@@ -171,7 +173,8 @@ impl Ocr {
         // The first token of an answer is the prefill's.
         let decoded_tokens = counts.generated.saturating_sub(readings.len());
         if stats.decode_ms > 0.0 {
-            stats.tokens_per_second = decoded_tokens as f64 / stats.decode_ms * 1e3;
+            let rate = decoded_tokens as f64 / stats.decode_ms * 1e3;
+            stats.tokens_per_second = (rate * 10.0).round() / 10.0;
         }
         let mut page = BandReading::join(readings, (width, height), stopped);
         page.model = self.name.clone();
@@ -206,11 +209,19 @@ impl Ocr {
                 views: views::prepare(&band.crop(image), &view)?,
             })
         };
-        bands::split(image, view.global_size()).into_iter().map(prepare).collect()
+        bands::split(image, view.global_size())
+            .into_iter()
+            .map(prepare)
+            .collect()
     }
 }
 
-/// Milliseconds since `start`.
+/// One thread a core that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Milliseconds since `start`, to the microsecond.
 pub(crate) fn milliseconds(start: Instant) -> f64 {
-    start.elapsed().as_secs_f64() * 1e3
+    start.elapsed().as_micros() as f64 / 1e3
 }

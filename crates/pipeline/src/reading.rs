@@ -181,7 +181,8 @@ impl BandReading {
         }
         if cut {
             warnings
-                .push("the text was cut at the largest number of tokens; see --max-tokens".into());
+                .push("the text was cut at the largest number of tokens (max_tokens); the page may hold more"
+                    .into());
         }
         Page {
             text: texts.join("\n"),

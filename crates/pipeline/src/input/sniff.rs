@@ -109,21 +109,24 @@ pub(super) fn without_base64(bytes: &[u8]) -> Result<Cow<'_, [u8]>, InputError> 
     {
         return data_uri(text).map(Cow::Owned);
     }
+    if Format::of(bytes).is_some() {
+        return Ok(Cow::Borrowed(bytes));
+    }
     let image = base64(text).filter(|image| Format::of(image).is_some());
     Ok(image.map_or(Cow::Borrowed(bytes), Cow::Owned))
 }
 
 fn data_uri(uri: &[u8]) -> Result<Vec<u8>, InputError> {
     let not_an_image = |looks_like| InputError::NotAnImage { looks_like };
-    let comma = uri.iter().position(|&byte| byte == b',');
-    let Some((head, data)) = comma.and_then(|comma| uri.split_at_checked(comma)) else {
+    let mut parts = uri.splitn(2, |&byte| byte == b',');
+    let (Some(head), Some(data)) = (parts.next(), parts.next()) else {
         return Err(not_an_image("a data: URI without data"));
     };
     let encoding = head.rsplit(|&byte| byte == b';').next().unwrap_or_default();
     if !encoding.trim_ascii().eq_ignore_ascii_case(b"base64") {
         return Err(not_an_image("a data: URI that is not in base64"));
     }
-    base64(&data[1..]).ok_or_else(|| not_an_image("a data: URI with broken base64"))
+    base64(data).ok_or_else(|| not_an_image("a data: URI with broken base64"))
 }
 
 /// Decodes text of the standard alphabet, with or without padding, in lines or not.
@@ -133,7 +136,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    // Looked through before it is copied: most inputs are binary and end this at once.
+    // Looked through before it is copied.
     if !text
         .iter()
         .all(|byte| letter(byte) || byte.is_ascii_whitespace())
@@ -181,7 +184,7 @@ pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
     if start.windows(5).any(|window| window == b"%PDF-") {
         return BEGINNINGS[0].1;
     }
-    let cut_off = |text: &str| match text.trim_start().to_ascii_lowercase() {
+    let kind = |text: &str| match text.trim_start().to_ascii_lowercase() {
         text if text.starts_with("<!doctype html") || text.starts_with("<html") => "HTML",
         text if text.contains("<svg") => "SVG",
         text if text.starts_with("<?xml") => "XML",
@@ -197,6 +200,5 @@ pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
         Err(_) => None,
     };
     let printable = |text: &&str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
-    text.filter(printable)
-        .map_or("unknown binary data", cut_off)
+    text.filter(printable).map_or("unknown binary data", kind)
 }

@@ -81,7 +81,7 @@ fn png_has_frames(bytes: &[u8]) -> Option<bool> {
         let (head, rest) = chunks.split_at_checked(8)?;
         match &head[4..] {
             // The number of frames comes first.
-            b"acTL" => return Some(rest.get(..4)? > &[0, 0, 0, 1]),
+            b"acTL" => return Some(rest.get(..4)? > &[0, 0, 0, 1][..]),
             b"IDAT" => return Some(false),
             _ => {}
         }

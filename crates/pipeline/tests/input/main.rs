@@ -1,0 +1,43 @@
+//! Bytes to images: formats, colours, orientation, limits, and everything that is not an image.
+//!
+//! `fixtures/inputs` holds files made by Pillow, and what Pillow reads from them.
+
+mod read;
+mod refused;
+
+use std::io::Cursor;
+use std::path::PathBuf;
+
+use agx_ocr_pipeline::input::{Alpha, DecodedImage, InputError, Limits, decode};
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+
+fn inputs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/inputs")
+}
+
+fn file(name: &str) -> Vec<u8> {
+    std::fs::read(inputs().join(name)).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<DecodedImage, InputError> {
+    decode(bytes, &Limits::default(), Alpha::default())
+}
+
+/// The message of the error that reading `bytes` ends in.
+#[track_caller]
+fn message(bytes: &[u8]) -> String {
+    read(bytes).unwrap_err().to_string()
+}
+
+fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// A picture in which every pixel differs from its neighbours, and which no turn leaves as it is.
+fn picture(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        Rgb([(7 * x) as u8, (11 * y) as u8, (x * y) as u8])
+    })
+}
