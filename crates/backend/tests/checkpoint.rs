@@ -6,8 +6,11 @@ use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use std::{collections::BTreeMap, fs, path::Path};
 use tempfile::{TempDir, tempdir};
 
+/// A tensor's name, type and shape.
+type Entry<'a> = (&'a str, Dtype, &'a [usize]);
+
 /// Writes a file of zeros with these tensors.
-fn write(path: &Path, tensors: &[(&str, Dtype, &[usize])]) {
+fn write(path: &Path, tensors: &[Entry<'_>]) {
     let zeros = vec![0; 4096];
     let view = |dtype: Dtype, shape: &[usize]| {
         let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
@@ -19,8 +22,8 @@ fn write(path: &Path, tensors: &[(&str, Dtype, &[usize])]) {
     serialize_to_file(views, None, path).unwrap();
 }
 
-const A: (&str, Dtype, &[usize]) = ("a.weight", Dtype::BF16, &[4, 3]);
-const B: (&str, Dtype, &[usize]) = ("b.weight", Dtype::BF16, &[5]);
+const A: Entry<'static> = ("a.weight", Dtype::BF16, &[4, 3]);
+const B: Entry<'static> = ("b.weight", Dtype::BF16, &[5]);
 
 /// A model of two tensors.
 fn model(loader: &Loader<'_>) {
@@ -39,7 +42,7 @@ fn mismatch(path: &Path) -> Mismatch {
     }
 }
 
-fn dir(files: &[(&str, &[(&str, Dtype, &[usize])])]) -> TempDir {
+fn dir(files: &[(&str, &[Entry<'_>])]) -> TempDir {
     let dir = tempdir().unwrap();
     files
         .iter()
@@ -113,7 +116,7 @@ fn other_types_are_wrong_and_saved_buffers_are_ignored() {
 #[test]
 fn long_lists_are_counted() {
     let names: Vec<String> = (0..60).map(|i| format!("extra.{i:02}")).collect();
-    let tensors: Vec<(&str, Dtype, &[usize])> = names
+    let tensors: Vec<Entry<'_>> = names
         .iter()
         .map(|name| (&name[..], Dtype::BF16, &[1][..]))
         .chain([A, B])

@@ -47,6 +47,8 @@ pub mod conv;
 mod isa;
 pub mod linear;
 pub mod mapped;
+#[cfg(test)]
+mod noise;
 pub mod norm;
 mod parallel;
 pub mod rope;

@@ -81,7 +81,8 @@ mod tests {
         assert!(
             cases
                 .iter()
-                .any(|case| !case.banned_vllm_generated_only.is_empty())
+                .flat_map(|case| &case.banned_vllm_generated_only)
+                .any(|banned| !banned.is_empty())
         );
         for case in cases {
             let (prompt, answer) = case.seq.split_at(case.prompt_len);

@@ -1,6 +1,6 @@
 //! Learned positions, stored for one grid and interpolated to others as PyTorch does.
 
-use crate::Result;
+use crate::{Result, resize::keys};
 use agx_ocr_backend::{RelativePositions, Weight};
 use candle_core::{Device, Tensor};
 use std::{
@@ -151,36 +151,25 @@ fn linear(table: &[f32], from: usize, to: usize, size: usize) -> Vec<f32> {
 /// A first index and the weights of it and its followers.
 type Taps = (usize, Vec<f32>);
 
+/// The same geometry as for pixels, but in f32 as PyTorch computes it: when a grid is enlarged,
+/// the rounding of a sample's centre shows.
 fn cubic_taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f32 / to as f32;
     let stretch = scale.max(1.0);
     let support = 2.0 * stretch;
-    (0..to)
-        .map(|i| {
-            let centre = scale * (i as f32 + 0.5);
-            let first = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
-            let weight = |j: usize| cubic((j as f32 - centre + 0.5) / stretch);
-            let weights: Vec<f32> = (first..end).map(weight).collect();
-            let sum: f32 = weights.iter().sum();
-            (first, weights.into_iter().map(|w| w / sum).collect())
-        })
-        .collect()
+    let taps = |i: usize| {
+        let centre = scale * (i as f32 + 0.5);
+        let first = (centre - support + 0.5).max(0.0) as usize;
+        let end = ((centre + support + 0.5) as usize).min(from);
+        let weight = |j: usize| keys(f64::from((j as f32 - centre + 0.5) / stretch)) as f32;
+        let weights: Vec<f32> = (first..end).map(weight).collect();
+        let sum: f32 = weights.iter().sum();
+        (first, weights.into_iter().map(|w| w / sum).collect())
+    };
+    (0..to).map(taps).collect()
 }
 
-/// Keys' cubic convolution kernel (1981) with a = -1/2.
-fn cubic(x: f32) -> f32 {
-    const A: f32 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
-}
-
+/// `out` grows by the weighted sum of rows.
 fn mix<'a>((first, weights): &Taps, row: impl Fn(usize) -> &'a [f32], out: &mut Vec<f32>) {
     let start = out.len();
     out.resize(start + row(*first).len(), 0.0);

@@ -73,28 +73,13 @@ impl Weights {
     /// 1/2. For the few taps of an enlargement, a lobe holds one tap of at most 2/27, and what
     /// remains of the sum is at least 1/2. A unit test goes through all pairs of small sides.
     fn new(from: u32, to: u32) -> Self {
-        let scale = f64::from(from) / f64::from(to);
-        let stretch = scale.max(1.0);
-        let support = 2.0 * stretch;
-        let shrink = 1.0 / stretch;
         let mut values = Vec::new();
         let mut spans = Vec::with_capacity(to as usize);
-        let mut taps = Vec::new();
-        for i in 0..to {
-            let centre = (f64::from(i) + 0.5) * scale;
-            // `as` truncates towards zero, as the C cast does, and stops at 0.
-            let start = (centre - support + 0.5) as u32;
-            let end = ((centre + support + 0.5) as u32).min(from);
-            taps.clear();
-            taps.extend((start..end).map(|x| keys((f64::from(x) - centre + 0.5) * shrink)));
-            let sum: f64 = taps.iter().sum();
+        for (start, taps) in cubic_taps(from as usize, to as usize) {
             let at = values.len();
-            values.extend(
-                taps.iter()
-                    .map(|&tap| fixed(if sum == 0.0 { tap } else { tap / sum })),
-            );
+            values.extend(taps.into_iter().map(fixed));
             spans.push(Span {
-                start: start as usize,
+                start,
                 at: at..values.len(),
             });
         }
@@ -109,8 +94,31 @@ impl Weights {
     }
 }
 
-/// The cubic kernel of Keys with a = -1/2, in the order of operations that Pillow uses.
-fn keys(x: f64) -> f64 {
+/// For each of `to` samples of `from` values the first value that counts and the weights of it and
+/// its followers, which sum to one: cubic, antialiased when shrinking, corners not aligned. Pillow
+/// and PyTorch agree on these.
+fn cubic_taps(from: usize, to: usize) -> impl Iterator<Item = (usize, Vec<f64>)> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let support = 2.0 * stretch;
+    let shrink = 1.0 / stretch;
+    (0..to).map(move |i| {
+        let centre = (i as f64 + 0.5) * scale;
+        // `as` truncates towards zero, as the C cast does, and stops at 0.
+        let start = (centre - support + 0.5) as usize;
+        let end = ((centre + support + 0.5) as usize).min(from);
+        let weight = |x: usize| keys((x as f64 - centre + 0.5) * shrink);
+        let mut taps: Vec<f64> = (start..end).map(weight).collect();
+        let sum: f64 = taps.iter().sum();
+        if sum != 0.0 {
+            taps.iter_mut().for_each(|tap| *tap /= sum);
+        }
+        (start, taps)
+    })
+}
+
+/// The cubic kernel of Keys (1981) with a = -1/2, in the order of operations that Pillow uses.
+pub(crate) fn keys(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
     if x < 1.0 {

@@ -1,15 +1,5 @@
 use super::{cached::causal_attention_with, *};
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 40) as f32 / (1 << 22) as f32 - 2.0
-    };
-    std::iter::repeat_with(next).take(n).collect()
-}
+use crate::noise::noise;
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter()

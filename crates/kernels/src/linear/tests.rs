@@ -1,15 +1,6 @@
 use super::*;
+use crate::noise::noise;
 use proptest::prelude::*;
-
-fn noise(n: usize, seed: u64) -> impl Iterator<Item = f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..n).map(move |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    })
-}
 
 /// The definition in f64, and beside each sum the sum of its terms' magnitudes.
 fn expected(x: &[f32], w: &Matrix<'_>, bias: Option<&[bf16]>) -> Vec<(f64, f64)> {
@@ -30,9 +21,15 @@ fn expected(x: &[f32], w: &Matrix<'_>, bias: Option<&[bf16]>) -> Vec<(f64, f64)>
 }
 
 fn check(n: usize, outs: usize, k: usize, with_bias: bool, seed: u64) {
-    let x: Vec<f32> = noise(n * k, seed).collect();
-    let w: Vec<bf16> = noise(outs * k, seed + 1).map(bf16::from_f32).collect();
-    let bias: Vec<bf16> = noise(outs, seed + 2).map(bf16::from_f32).collect();
+    let x: Vec<f32> = noise(n * k, seed);
+    let w: Vec<bf16> = noise(outs * k, seed + 1)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
+    let bias: Vec<bf16> = noise(outs, seed + 2)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
     let bias = with_bias.then_some(&bias[..]);
     let w = Matrix::new(&w, outs, k);
     let truth = expected(&x, &w, bias);
@@ -73,8 +70,8 @@ fn large_shapes_take_several_tiles() {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let (n, outs, k) = (70, 130, 300);
-    let x: Vec<f32> = noise(n * k, 1).collect();
-    let w: Vec<bf16> = noise(outs * k, 2).map(bf16::from_f32).collect();
+    let x: Vec<f32> = noise(n * k, 1);
+    let w: Vec<bf16> = noise(outs * k, 2).into_iter().map(bf16::from_f32).collect();
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
