@@ -1,7 +1,7 @@
 //! Tensors on the CPU as slices, for the kernels.
 
 use crate::Result;
-use candle_core::{CpuStorage, DType, Device, Error, Shape, Storage, Tensor, WithDType};
+use candle_core::{Device, Error, Shape, Storage, Tensor, WithDType};
 
 /// Calls `f` with the values of `x`, which must lie on the CPU; a strided tensor is copied.
 pub(crate) fn with<T: WithDType, R>(x: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
@@ -10,18 +10,13 @@ pub(crate) fn with<T: WithDType, R>(x: &Tensor, f: impl FnOnce(&[T]) -> R) -> Re
     let Storage::Cpu(storage) = &*storage else {
         return Err(Error::Msg("this layer has no kernel for the tensor's device".into()).into());
     };
-    let values = slice::<T>(storage)?;
+    let values = storage.as_slice::<T>()?;
     let (start, end) = layout.contiguous_offsets().unwrap_or((0, values.len()));
     Ok(f(&values[start..end]))
 }
 
-fn slice<T: WithDType>(storage: &CpuStorage) -> Result<&[T]> {
-    Ok(storage.as_slice::<T>()?)
-}
-
 /// A tensor of f32 `values`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
-    debug_assert_eq!(DType::F32, f32::DTYPE);
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 

@@ -95,8 +95,7 @@ impl Weights {
 }
 
 /// For each of `to` samples of `from` values the first value that counts and the weights of it and
-/// its followers, which sum to one: cubic, antialiased when shrinking, corners not aligned. Pillow
-/// and PyTorch agree on these.
+/// its followers, which sum to one: cubic, antialiased when shrinking, corners not aligned.
 fn cubic_taps(from: usize, to: usize) -> impl Iterator<Item = (usize, Vec<f64>)> {
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
