@@ -1,5 +1,7 @@
 //! Which instruction set the kernels use.
 
+#[cfg(target_arch = "x86_64")]
+use crate::linear::x86_amx;
 use std::sync::OnceLock;
 
 /// An instruction set that the kernels are compiled for.
@@ -12,6 +14,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and its BF16 products.
     Avx512,
+    /// [`Isa::Avx512`], with AMX tiles for large bf16 products.
+    Amx,
 }
 
 /// The environment variable that overrides the detection.
@@ -44,6 +48,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bf16")
                 {
+                    if x86_amx::available() {
+                        sets.push(Self::Amx);
+                    }
                     sets.push(Self::Avx512);
                 }
                 if fma {
@@ -61,12 +68,13 @@ impl Isa {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
-    /// Whether this set multiplies bf16 pairs directly, so that rounding activations to bf16 pays.
+    /// Whether this set multiplies bf16 directly, so that rounding activations to bf16 pays.
     pub fn multiplies_bf16(self) -> bool {
-        matches!(self, Self::Avx512)
+        matches!(self, Self::Avx512 | Self::Amx)
     }
 }
 

@@ -15,7 +15,7 @@
 //!
 //! # Instruction sets
 //!
-//! [`Isa::detect`] picks the best set once per process; `AGX_OCR_KERNELS=portable|avx2|avx512`
+//! [`Isa::detect`] picks the best set once per process; `AGX_OCR_KERNELS=portable|avx2|avx512|amx`
 //! asks for another one (for tests and comparisons; ignored with a fallback to the best where the
 //! machine lacks it). Kernels are written once over a small vector trait and compiled for each
 //! set; only the bf16 pair product has code of its own per machine.

@@ -5,10 +5,12 @@
 //!
 //! * one row to [`FEW_ROWS`]: f32 activations, weights streamed once (decoding);
 //! * more rows: blocks of dot products; activations are rounded to bf16 where asked for and where
-//!   the machine multiplies bf16 pairs, else weights are widened.
+//!   the machine multiplies bf16 (AMX tiles, AVX-512 pairs), else weights are widened.
 
 mod dots;
 mod stream;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_amx;
 #[cfg(target_arch = "x86_64")]
 mod x86_pairs;
 
@@ -110,6 +112,14 @@ pub fn linear_with(
         return;
     }
     #[cfg(target_arch = "x86_64")]
+    if activations == Activations::Bf16 && isa == Isa::Amx && x86_amx::fits(&product) {
+        let packed = x86_amx::Packed::new(x, n, weight.cols);
+        product.tiles(y, size_of::<bf16>(), |tile, y| {
+            x86_amx::tile(&packed, &product, tile, y);
+        });
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
     if activations == Activations::Bf16 && isa.multiplies_bf16() {
         let rounded = round(isa, x);
         product.tiles(y, size_of::<bf16>(), |tile, y| {
@@ -137,8 +147,8 @@ struct Tile {
     outs: std::ops::Range<usize>,
 }
 
-/// Weight rows in a tile: a multiple of both register blocks' widths.
-const TILE_OUTS: usize = 48;
+/// Weight rows in a tile: a multiple of all register blocks' widths.
+const TILE_OUTS: usize = 96;
 /// Bytes of activations that a tile goes over again and again: they should stay in a level-2 cache.
 const TILE_BYTES: usize = 512 << 10;
 
@@ -147,7 +157,7 @@ impl Product<'_> {
     /// alone, so the result does not depend on the number of threads.
     fn tiles(&self, y: &mut [f32], size_of_x: usize, work: impl Fn(Tile, &TileOut<'_>) + Sync) {
         let row_bytes = self.weight.cols * size_of_x;
-        let tile_rows = (TILE_BYTES / row_bytes.max(1)).clamp(32, 256) / 4 * 4;
+        let tile_rows = (TILE_BYTES / row_bytes.max(1)).clamp(32, 256) / 32 * 32;
         let row_tiles = self.n.div_ceil(tile_rows);
         let out_tiles = self.weight.rows.div_ceil(TILE_OUTS);
         let out = TileOut {

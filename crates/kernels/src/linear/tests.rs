@@ -62,6 +62,17 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    // Shapes that fill whole AMX tiles, with any number of rows.
+    #[test]
+    fn whole_tiles_agree_with_the_definition(
+        n in 9..100_usize, outs in 1..8_usize, k in 1..12_usize, bias: bool, seed in 0..1000_u64,
+    ) {
+        check(n, 32 * outs, 32 * k, bias, seed);
+    }
+}
+
 #[test]
 fn large_shapes_take_several_tiles() {
     check(300, 100, 1280, true, 7);

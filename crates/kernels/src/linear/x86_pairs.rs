@@ -90,8 +90,8 @@ fn as_pairs(v: __m512i) -> __m512bh {
 
 /// Rounds `from` to bf16, to nearest, ties to even.
 pub(super) fn round(isa: Isa, from: &[f32], to: &mut [bf16]) {
-    assert_eq!(isa, Isa::Avx512);
-    // SAFETY: an Avx512 set only comes from detection.
+    assert!(isa.multiplies_bf16());
+    // SAFETY: such a set only comes from detection.
     unsafe { round_avx512(from, to) }
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` other than Portable only comes from `Isa::available`, which checked
         // the machine's features.
-        Isa::Avx512 => unsafe { avx512::run(kernel) },
+        Isa::Avx512 | Isa::Amx => unsafe { avx512::run(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { avx2::run(kernel) },

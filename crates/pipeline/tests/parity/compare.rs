@@ -11,15 +11,29 @@ pub struct Table {
     stages: BTreeMap<String, (f64, f64, &'static str)>,
     lines: Vec<String>,
     failures: Vec<String>,
+    /// Errors and drifts of the last position's logits, where these are taken together.
+    last: Option<Vec<(f64, f64)>>,
 }
 
 impl Table {
+    /// Each stage of each case has its own bound.
     pub fn new(title: &'static str) -> Self {
         Self {
             title,
             stages: BTreeMap::new(),
             lines: Vec::new(),
             failures: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Bounds are drifts of the reference. The last position's logits are one row, and one expert
+    /// chosen otherwise moves it whole: there all cases are compared together, error against
+    /// drift, root mean squares.
+    pub fn drift(title: &'static str) -> Self {
+        Self {
+            last: Some(Vec::new()),
+            ..Self::new(title)
         }
     }
 
@@ -57,7 +71,9 @@ impl Table {
             if error / limit >= entry.0 / entry.1 {
                 *entry = (error, limit, case.name);
             }
-            if error.is_nan() || error > limit {
+            if let (Some(last), "logits.last") = (&mut self.last, name) {
+                last.push((error, limit));
+            } else if error.is_nan() || error > limit {
                 self.failures.push(format!(
                     "{} {name}: {error:.2e} is above {limit:.2e}",
                     case.name
@@ -177,7 +193,7 @@ impl Table {
         }
     }
 
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         println!(
             "\n## {}\n\n| stage | largest relative L2 | bound | case |\n|---|---|---|---|",
             self.title
@@ -186,6 +202,18 @@ impl Table {
             println!("| {stage} | {error:.2e} | {bound:.2e} | {case} |");
         }
         println!();
+        if let Some(last) = &self.last {
+            let mean = |of: fn(&(f64, f64)) -> f64| {
+                let sum: f64 = last.iter().map(|pair| of(pair).powi(2)).sum();
+                (sum / last.len() as f64).sqrt()
+            };
+            let (error, drift) = (mean(|pair| pair.0), mean(|pair| pair.1));
+            let line = format!("logits.last over all cases: {error:.2e}, drift {drift:.2e}");
+            if error.is_nan() || error > drift {
+                self.failures.push(line.clone());
+            }
+            self.lines.push(line);
+        }
         self.lines.iter().for_each(|line| println!("{line}"));
         assert!(
             self.failures.is_empty(),

@@ -66,7 +66,7 @@ fn tiny_f32_equals_the_reference() {
 fn tiny_bf16_stays_inside_the_drift_of_bf16() {
     let model = Model::load(&fixtures().join("tiny"), Activations::Bf16);
     let drift = dump::Drift::tiny(&fixtures().join("dumps/manifest.json"));
-    let mut table = Table::new("tiny checkpoint, activations of large products rounded to bf16");
+    let mut table = Table::drift("tiny checkpoint, activations of large products rounded to bf16");
     for name in TINY {
         let case = Case::run(&model, &fixtures().join("dumps"), name);
         table.stages(&case, |stage| drift.of(name, stage));
@@ -105,7 +105,7 @@ fn full_size_equals_the_reference() {
     table.finish();
     let bf16 = Model::load(&model, Activations::Bf16);
     let drift = dump::Drift::full(&dumps.join("manifest_bf16.json"));
-    let mut table = Table::new("full-size random checkpoint, activations rounded to bf16");
+    let mut table = Table::drift("full-size random checkpoint, activations rounded to bf16");
     for name in FULL {
         let case = Case::run(&bf16, &dumps, name);
         table.stages(&case, |stage| drift.of(name, stage));
