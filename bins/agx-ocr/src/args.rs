@@ -1,5 +1,10 @@
 //! The arguments as they are typed, and the help.
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "comments are the help's text, which names tokens as they are typed"
+)]
+
 use agx_ocr_pipeline::Limits;
 use clap::{Parser, ValueEnum, value_parser};
 use std::{ffi::OsString, path::PathBuf};

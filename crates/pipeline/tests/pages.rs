@@ -4,6 +4,7 @@
 use agx_ocr_pipeline::{
     Event, FinishReason, Mode, Ocr, Options, Page, ReadOptions, Repetition, Sampling, Split, Task,
 };
+use std::io::Write as _;
 use std::{
     fs,
     ops::ControlFlow,
@@ -258,7 +259,9 @@ fn the_number_of_threads_changes_nothing() {
 fn receipts_go_through_in_every_mode() {
     let receipts = fixtures().join("../../shared/receipts");
     let Ok(files) = fs::read_dir(&receipts) else {
-        eprintln!(
+        // Not `eprintln!`, which the test harness keeps to itself.
+        let _ = writeln!(
+            std::io::stderr(),
             "skipped: scanned receipts, because {} is absent",
             receipts.display()
         );

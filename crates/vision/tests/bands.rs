@@ -1,5 +1,6 @@
 //! Bands on drawn pages, on the sample pages and on scanned receipts.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use agx_ocr_vision::bands::{Band, split};
@@ -339,7 +340,9 @@ fn boxes(transcript: &Path) -> Vec<[u32; 4]> {
 fn scanned_receipts_are_cut_beside_their_text() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/receipts");
     if !folder.is_dir() {
-        eprintln!(
+        // Not `eprintln!`, which the test harness keeps to itself.
+        let _ = writeln!(
+            std::io::stderr(),
             "skipped: scanned_receipts_are_cut_beside_their_text because {} is absent",
             folder.display()
         );

@@ -1,6 +1,7 @@
 //! Where test data lies.
 #![allow(dead_code)] // not every test binary uses every helper
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use agx_ocr_text::Tokenizer;
@@ -20,7 +21,11 @@ pub fn shared(test: &str, name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("skipped: {test} because {name} is not in the shared folder");
+    // Not `eprintln!`, which the test harness keeps to itself.
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: {test} because {name} is not in the shared folder"
+    );
     None
 }
 
