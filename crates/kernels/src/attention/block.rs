@@ -23,7 +23,13 @@ impl<'a> Rows<'a> {
 
     #[inline(always)]
     pub(super) fn row(&self, i: usize) -> &'a [f32] {
-        &self.data[i * self.stride..i * self.stride + self.dim]
+        self.rows(i, 1)
+    }
+
+    /// From the beginning of row `i` to the end of the `n`-th row from there.
+    #[inline(always)]
+    fn rows(&self, i: usize, n: usize) -> &'a [f32] {
+        &self.data[i * self.stride..(i + n - 1) * self.stride + self.dim]
     }
 }
 
@@ -98,13 +104,12 @@ impl Kernel for Attend<'_> {
                     let sum = &mut sums[query * dim..(query + 1) * dim];
                     sum.iter_mut().for_each(|v| *v *= factor);
                 }
-                let values = self.v.row(start + n - 1).as_ptr();
-                // SAFETY: GROUP rows of `width` >= n in scores; rows start..start + n of v, the
-                // last of which was just sliced; GROUP rows of `dim` in sums.
+                let values = self.v.rows(start, n).as_ptr();
+                // SAFETY: GROUP rows of `width` >= n in scores, n rows in values, GROUP rows of
+                // `dim` in sums.
                 unsafe {
-                    let b = values.sub((n - 1) * self.v.stride);
-                    let c = sums.as_mut_ptr().add(first * dim);
-                    product::<S, true>(s, scores.as_ptr(), width, b, self.v.stride, n, c, dim, dim);
+                    let (a, c) = (scores.as_ptr(), sums.as_mut_ptr().add(first * dim));
+                    product::<S, true>(s, a, width, values, self.v.stride, n, c, dim, dim);
                 }
             }
         }
