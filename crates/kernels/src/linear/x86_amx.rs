@@ -61,12 +61,8 @@ impl Packed {
         let mut data = vec![[bf16::ZERO; 2]; rows.next_multiple_of(BLOCK) * cols / 2];
         let tiles = data.par_chunks_exact_mut(SIDE * cols / 2);
         tiles.zip(x.par_chunks(SIDE * cols)).for_each(|(to, x)| {
-            for (row, x) in x.chunks_exact(cols).enumerate() {
-                let places = to[row..].iter_mut().step_by(SIDE);
-                for (to, pair) in places.zip(x.chunks_exact(2)) {
-                    *to = [bf16::from_f32(pair[0]), bf16::from_f32(pair[1])];
-                }
-            }
+            // SAFETY: the caller chose this path because `available` said so.
+            unsafe { pack(x, cols, to) }
         });
         Self { data, cols }
     }
@@ -129,9 +125,15 @@ fn run(x: &Packed, product: &Product<'_>, tile: Tile, y: &TileOut<'_>) {
             for (i, sums) in sums.iter().enumerate() {
                 let (out, row) = (out + i / 2 * SIDE, row + i % 2 * SIDE);
                 let live = tile.rows.end.saturating_sub(row).min(SIDE);
-                let columns = transpose(sums);
-                for (j, values) in columns[..live].iter().enumerate() {
-                    y.write(row + j, out, *values, product);
+                let rows = std::array::from_fn(|i| {
+                    // SAFETY: `sums` holds SIDE rows of SIDE values.
+                    unsafe { _mm512_loadu_ps(sums[i * SIDE..][..SIDE].as_ptr()) }
+                });
+                for (j, column) in transpose(rows)[..live].iter().enumerate() {
+                    let mut values = [0.0; SIDE];
+                    // SAFETY: `values` holds a register.
+                    unsafe { _mm512_storeu_ps(values.as_mut_ptr(), *column) };
+                    y.write(row + j, out, values, product);
                 }
             }
         }
@@ -189,15 +191,33 @@ unsafe fn block(
     }
 }
 
-/// A 16 x 16 block with rows and columns exchanged.
+/// Up to 16 rows `x` of `cols` values as tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pack(x: &[f32], cols: usize, to: &mut [[bf16; 2]]) {
+    for (at, tile) in (0..cols)
+        .step_by(DEPTH)
+        .zip(to.chunks_exact_mut(SIDE * SIDE))
+    {
+        let mut pairs = [_mm512_setzero_ps(); SIDE];
+        for (pairs, row) in pairs.iter_mut().zip(x.chunks_exact(cols)) {
+            let values = row[at..at + DEPTH].as_ptr();
+            // SAFETY: DEPTH values, two registers; the cast keeps 512 bits.
+            *pairs = unsafe {
+                let (low, high) = (_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(SIDE)));
+                std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+            };
+        }
+        for (to, column) in tile.chunks_exact_mut(SIDE).zip(transpose(pairs)) {
+            // SAFETY: SIDE pairs of 4 bytes.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), column) };
+        }
+    }
+}
+
+/// A 16 x 16 block of 32-bit values with rows and columns exchanged.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(block: &[f32; SIDE * SIDE]) -> [[f32; SIDE]; SIDE] {
-    let mut rows = [_mm512_setzero_ps(); SIDE];
-    for (row, values) in rows.iter_mut().zip(block.chunks_exact(SIDE)) {
-        // SAFETY: the chunk has SIDE values.
-        *row = unsafe { _mm512_loadu_ps(values.as_ptr()) };
-    }
+fn transpose(rows: [__m512; SIDE]) -> [__m512; SIDE] {
     // Pairs of rows, pairs of pairs, then quarters of registers.
     let mut pairs = rows;
     for i in (0..SIDE).step_by(2) {
@@ -212,22 +232,16 @@ fn transpose(block: &[f32; SIDE * SIDE]) -> [[f32; SIDE]; SIDE] {
         fours[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
         fours[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
     }
-    let mut out = [[0.0; SIDE]; SIDE];
+    let mut out = rows;
     for i in 0..4 {
         let low = |a, b| _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
         let high = |a, b| _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
         let (a, b) = (fours[i], fours[4 + i]);
         let (c, d) = (fours[8 + i], fours[12 + i]);
-        let columns = [
-            low(low(a, b), low(c, d)),
-            low(high(a, b), high(c, d)),
-            high(low(a, b), low(c, d)),
-            high(high(a, b), high(c, d)),
-        ];
-        for (quarter, column) in columns.into_iter().enumerate() {
-            // SAFETY: a row of `out` has SIDE values.
-            unsafe { _mm512_storeu_ps(out[4 * quarter + i].as_mut_ptr(), column) };
-        }
+        out[i] = low(low(a, b), low(c, d));
+        out[4 + i] = low(high(a, b), high(c, d));
+        out[8 + i] = high(low(a, b), low(c, d));
+        out[12 + i] = high(high(a, b), high(c, d));
     }
     out
 }
