@@ -1,6 +1,6 @@
 //! Learned positions, stored for one grid and interpolated to others as PyTorch does.
 
-use crate::{Result, resize::keys};
+use crate::{Result, resize::keys_f32};
 use agx_ocr_backend::{RelativePositions, Weight};
 use candle_core::{Device, Tensor};
 use std::{
@@ -152,7 +152,7 @@ fn linear(table: &[f32], from: usize, to: usize, size: usize) -> Vec<f32> {
 type Taps = (usize, Vec<f32>);
 
 /// The same geometry as for pixels, but in f32 as PyTorch computes it: when a grid is enlarged,
-/// the rounding of a sample's centre shows.
+/// rounding shows.
 fn cubic_taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f32 / to as f32;
     let stretch = scale.max(1.0);
@@ -161,7 +161,7 @@ fn cubic_taps(from: usize, to: usize) -> Vec<Taps> {
         let centre = scale * (i as f32 + 0.5);
         let first = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5) as usize).min(from);
-        let weight = |j: usize| keys(f64::from((j as f32 - centre + 0.5) / stretch)) as f32;
+        let weight = |j: usize| keys_f32((j as f32 - centre + 0.5) / stretch);
         let weights: Vec<f32> = (first..end).map(weight).collect();
         let sum: f32 = weights.iter().sum();
         (first, weights.into_iter().map(|w| w / sum).collect())

@@ -116,18 +116,25 @@ fn cubic_taps(from: usize, to: usize) -> impl Iterator<Item = (usize, Vec<f64>)>
     })
 }
 
-/// The cubic kernel of Keys (1981) with a = -1/2, in the order of operations that Pillow uses.
-pub(crate) fn keys(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
+/// The cubic kernel of Keys (1981) with a = -1/2: Pillow computes it in f64, PyTorch in f32, both
+/// in this order of operations.
+macro_rules! keys {
+    ($name:ident: $float:ty) => {
+        pub(crate) fn $name(x: $float) -> $float {
+            const A: $float = -0.5;
+            let x = x.abs();
+            if x < 1.0 {
+                ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+            } else if x < 2.0 {
+                (((x - 5.0) * x + 8.0) * x - 4.0) * A
+            } else {
+                0.0
+            }
+        }
+    };
 }
+keys!(keys: f64);
+keys!(keys_f32: f32);
 
 /// A weight in fixed point, rounded half away from zero.
 fn fixed(weight: f64) -> i32 {

@@ -52,10 +52,11 @@ const F32_BOUND: f64 = 1e-4;
 #[test]
 fn tiny_f32_equals_the_reference() {
     let model = Model::load(&fixtures().join("tiny"), Activations::F32);
+    let drift = dump::Drift::tiny(&fixtures().join("dumps/manifest.json"));
     let mut table = Table::new("tiny checkpoint, f32");
     for name in TINY {
         let case = Case::run(&model, &fixtures().join("dumps"), name);
-        table.stages(&case, |_| F32_BOUND);
+        table.stages(&case, |_| F32_BOUND, |stage| drift.of(name, stage));
         table.routers(&case, Some(1e-5));
         table.tokens(&case, 1e-3);
         table.guards(&case);
@@ -70,7 +71,11 @@ fn tiny_bf16_stays_inside_the_drift_of_bf16() {
     let mut table = Table::drift("tiny checkpoint, activations of large products rounded to bf16");
     for name in TINY {
         let case = Case::run(&model, &fixtures().join("dumps"), name);
-        table.stages(&case, |stage| drift.of(name, stage));
+        table.stages(
+            &case,
+            |stage| drift.of(name, stage),
+            |stage| drift.of(name, stage),
+        );
         table.routers(&case, None);
     }
     table.finish();
@@ -98,20 +103,24 @@ fn full_size_equals_the_reference() {
         return;
     };
     let f32 = Model::load(&model, Activations::F32);
+    let drift = dump::Drift::full(&dumps.join("manifest_bf16.json"));
     let mut table = Table::new("full-size random checkpoint, f32");
     for name in FULL {
         let case = Case::run(&f32, &dumps, name);
-        table.stages(&case, |_| F32_BOUND);
+        table.stages(&case, |_| F32_BOUND, |stage| drift.of(name, stage));
         table.routers(&case, Some(1e-5));
         table.tokens(&case, 1e-3);
     }
     table.finish();
     let bf16 = Model::load(&model, Activations::Bf16);
-    let drift = dump::Drift::full(&dumps.join("manifest_bf16.json"));
     let mut table = Table::drift("full-size random checkpoint, activations rounded to bf16");
     for name in FULL {
         let case = Case::run(&bf16, &dumps, name);
-        table.stages(&case, |stage| drift.of(name, stage));
+        table.stages(
+            &case,
+            |stage| drift.of(name, stage),
+            |stage| drift.of(name, stage),
+        );
         table.routers(&case, None);
     }
     table.finish();
