@@ -3,6 +3,7 @@
 use crate::{Decoder, Error, NoRepeatNgram, Result, Sampling, sampling::Sampler};
 use agx_ocr_backend::{Observer, log_probability};
 use candle_core::Tensor;
+use serde::Serialize;
 use std::ops::{ControlFlow, Range};
 
 /// A prompt with an image in it.
@@ -43,7 +44,8 @@ impl GenerateOptions {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FinishReason {
     /// The model ended it.
@@ -121,8 +123,11 @@ impl Decoder {
         Ok(answer)
     }
 
-    /// The prompt's embeddings, the image's tokens in their places.
-    fn embed_prompt(&self, prompt: &Prompt<'_>) -> Result<Tensor> {
+    /// The prompt's embeddings `[ids.len(), hidden]`, the image's tokens in their places.
+    ///
+    /// # Errors
+    /// When there are not as many vision tokens as places, or an id is beyond the vocabulary.
+    pub fn embed_prompt(&self, prompt: &Prompt<'_>) -> Result<Tensor> {
         let Range { start, end } = prompt.image;
         let vision = prompt.vision;
         if start > end || end > prompt.ids.len() || vision.dim(0)? != end - start {

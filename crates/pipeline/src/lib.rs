@@ -51,11 +51,11 @@ mod options;
 mod page;
 mod reading;
 
-pub use agx_ocr_language::Sampling;
+pub use agx_ocr_language::{FinishReason, Sampling};
 pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};
 pub use error::{Error, ErrorKind, Result};
 pub use input::{Alpha, Limits};
 pub use ocr::Ocr;
 pub use options::{Mode, Options, Precision, ReadOptions, Repetition, Split};
-pub use page::{Event, FinishReason, Page, Region, Stats, TokenCounts};
+pub use page::{Event, Page, Region, Stats, TokenCounts};

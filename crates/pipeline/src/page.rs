@@ -1,5 +1,6 @@
 //! What comes out.
 
+use agx_ocr_language::FinishReason;
 use serde::Serialize;
 
 /// A page as the model read it.
@@ -46,19 +47,6 @@ pub struct Region {
     pub confidence: f32,
     /// Left, top, right and bottom in pixels of the upright page.
     pub bbox: [u32; 4],
-}
-
-/// Why a text ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum FinishReason {
-    /// The model ended it.
-    Stop,
-    /// It reached the most tokens allowed; the page may hold more.
-    Length,
-    /// The caller stopped it.
-    Cancelled,
 }
 
 /// Tokens of a page.

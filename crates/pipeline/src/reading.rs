@@ -5,7 +5,7 @@ use crate::{
     ocr::milliseconds, page::TokenCounts,
 };
 use agx_ocr_backend::Unobserved;
-use agx_ocr_language::{self as language, GenerateOptions, NgramScope, NoRepeatNgram, Prompt};
+use agx_ocr_language::{GenerateOptions, NgramScope, NoRepeatNgram, Prompt};
 use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
 use agx_ocr_vision::views::Views;
 use std::{
@@ -44,7 +44,7 @@ pub(crate) struct BandReading {
     pub regions: Vec<Region>,
     pub prompt_tokens: usize,
     pub log_probabilities: Vec<f32>,
-    pub finish_reason: language::FinishReason,
+    pub finish_reason: FinishReason,
     pub warnings: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ impl BandReading {
     pub(crate) fn join(bands: Vec<Self>, (width, height): (u32, u32), stopped: bool) -> Page {
         let cut = bands
             .iter()
-            .any(|band| band.finish_reason == language::FinishReason::Length);
+            .any(|band| band.finish_reason == FinishReason::Length);
         let finish_reason = match (stopped, cut) {
             (true, _) => FinishReason::Cancelled,
             (false, true) => FinishReason::Length,

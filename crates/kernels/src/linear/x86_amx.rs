@@ -14,7 +14,7 @@ const SIDE: usize = 16;
 /// bf16 values in a row of a tile.
 const DEPTH: usize = 32;
 /// Rows, and outputs, of a register block: two tiles.
-pub(super) const BLOCK: usize = 2 * SIDE;
+const BLOCK: usize = 2 * SIDE;
 
 /// Whether a product's shape fills whole tiles.
 pub(super) fn fits(product: &Product<'_>) -> bool {

@@ -48,9 +48,7 @@ impl Model {
             decoder,
         }
     }
-}
 
-impl Model {
     /// The logits behind every position of `ids`, with `vision` at `image`.
     pub fn logits(
         &self,
@@ -59,13 +57,12 @@ impl Model {
         image: &Range<usize>,
         observer: &dyn Observer,
     ) -> Tensor {
-        let embed = |ids| self.decoder.embed(ids).unwrap();
-        let parts = [
-            embed(&ids[..image.start]),
-            vision.clone(),
-            embed(&ids[image.end..]),
-        ];
-        let embeddings = Tensor::cat(&parts, 0).unwrap();
+        let prompt = Prompt {
+            ids,
+            image: image.clone(),
+            vision,
+        };
+        let embeddings = self.decoder.embed_prompt(&prompt).unwrap();
         let mut cache = self.decoder.cache(ids.len());
         let x = self
             .decoder

@@ -12,6 +12,7 @@ mod near_ties;
 use agx_ocr_backend::Activations;
 use case::{Case, Model};
 use compare::Table;
+use dump::Drift;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -49,36 +50,58 @@ const FULL: [&str; 7] = [
 /// Unrounded arithmetic: SPEC's bound for differences in the order of sums alone.
 const F32_BOUND: f64 = 1e-4;
 
-#[test]
-fn tiny_f32_equals_the_reference() {
-    let model = Model::load(&fixtures().join("tiny"), Activations::F32);
-    let drift = dump::Drift::tiny(&fixtures().join("dumps/manifest.json"));
-    let mut table = Table::new("tiny checkpoint, f32");
-    for name in TINY {
-        let case = Case::run(&model, &fixtures().join("dumps"), name);
+/// Unrounded arithmetic: every stage, router and token; `also` checks more of each case.
+fn exact(
+    title: &'static str,
+    model: &Path,
+    dumps: &Path,
+    (cases, drift): (&[&'static str], &Drift),
+    also: impl Fn(&mut Table, &Case),
+) {
+    let model = Model::load(model, Activations::F32);
+    let mut table = Table::new(title);
+    for name in cases {
+        let case = Case::run(&model, dumps, name);
         table.stages(&case, |_| F32_BOUND, |stage| drift.of(name, stage));
         table.routers(&case, Some(1e-5));
         table.tokens(&case, 1e-3);
-        table.guards(&case);
+        also(&mut table, &case);
+    }
+    table.finish();
+}
+
+/// Rounded activations: every stage, inside the drift of bf16.
+fn rounded(
+    title: &'static str,
+    model: &Path,
+    dumps: &Path,
+    (cases, drift): (&[&'static str], &Drift),
+) {
+    let model = Model::load(model, Activations::Bf16);
+    let mut table = Table::drift(title);
+    for name in cases {
+        let case = Case::run(&model, dumps, name);
+        let bound = |stage: &str| drift.of(name, stage);
+        table.stages(&case, bound, bound);
+        table.routers(&case, None);
     }
     table.finish();
 }
 
 #[test]
+fn tiny_f32_equals_the_reference() {
+    let (model, dumps) = (fixtures().join("tiny"), fixtures().join("dumps"));
+    let drift = Drift::tiny(&dumps.join("manifest.json"));
+    let title = "tiny checkpoint, f32";
+    exact(title, &model, &dumps, (&TINY, &drift), Table::guards);
+}
+
+#[test]
 fn tiny_bf16_stays_inside_the_drift_of_bf16() {
-    let model = Model::load(&fixtures().join("tiny"), Activations::Bf16);
-    let drift = dump::Drift::tiny(&fixtures().join("dumps/manifest.json"));
-    let mut table = Table::drift("tiny checkpoint, activations of large products rounded to bf16");
-    for name in TINY {
-        let case = Case::run(&model, &fixtures().join("dumps"), name);
-        table.stages(
-            &case,
-            |stage| drift.of(name, stage),
-            |stage| drift.of(name, stage),
-        );
-        table.routers(&case, None);
-    }
-    table.finish();
+    let (model, dumps) = (fixtures().join("tiny"), fixtures().join("dumps"));
+    let drift = Drift::tiny(&dumps.join("manifest.json"));
+    let title = "tiny checkpoint, activations of large products rounded to bf16";
+    rounded(title, &model, &dumps, (&TINY, &drift));
 }
 
 #[test]
@@ -102,28 +125,11 @@ fn full_size_equals_the_reference() {
         );
         return;
     };
-    let f32 = Model::load(&model, Activations::F32);
-    let drift = dump::Drift::full(&dumps.join("manifest_bf16.json"));
-    let mut table = Table::new("full-size random checkpoint, f32");
-    for name in FULL {
-        let case = Case::run(&f32, &dumps, name);
-        table.stages(&case, |_| F32_BOUND, |stage| drift.of(name, stage));
-        table.routers(&case, Some(1e-5));
-        table.tokens(&case, 1e-3);
-    }
-    table.finish();
-    let bf16 = Model::load(&model, Activations::Bf16);
-    let mut table = Table::drift("full-size random checkpoint, activations rounded to bf16");
-    for name in FULL {
-        let case = Case::run(&bf16, &dumps, name);
-        table.stages(
-            &case,
-            |stage| drift.of(name, stage),
-            |stage| drift.of(name, stage),
-        );
-        table.routers(&case, None);
-    }
-    table.finish();
+    let drift = Drift::full(&dumps.join("manifest_bf16.json"));
+    let title = "full-size random checkpoint, f32";
+    exact(title, &model, &dumps, (&FULL, &drift), |_, _| ());
+    let title = "full-size random checkpoint, activations rounded to bf16";
+    rounded(title, &model, &dumps, (&FULL, &drift));
 }
 
 fn variable(name: &str) -> Option<PathBuf> {
