@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "criterion's macros write functions")]
 
 use agx_ocr_benches::{cpu, values, weights};
-use agx_ocr_kernels::linear::{Activations, Matrix, linear};
+use agx_ocr_kernels::linear::{Activations, Into, Matrix, linear};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Name, rows, inputs, outputs.
@@ -29,9 +29,9 @@ fn gemm(c: &mut Criterion) {
                 b.iter(|| {
                     linear(
                         &x,
-                        Matrix::new(&w, outputs, inputs),
-                        None,
+                        Matrix::new(&w, outputs, inputs).into(),
                         &mut y,
+                        Into::Fresh,
                         activations,
                     )
                 });
@@ -50,9 +50,9 @@ fn gemv(c: &mut Criterion) {
             b.iter(|| {
                 linear(
                     &x,
-                    Matrix::new(&w, outputs, inputs),
-                    None,
+                    Matrix::new(&w, outputs, inputs).into(),
                     &mut y,
+                    Into::Fresh,
                     Activations::F32,
                 )
             });

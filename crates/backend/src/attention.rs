@@ -1,6 +1,6 @@
 //! Attention of an image's positions to each other.
 
-use crate::{Result, cpu};
+use crate::{Activations, Result, cpu};
 use agx_ocr_kernels::attention::{self as kernels, Heads};
 use candle_core::{Error, Tensor};
 
@@ -38,77 +38,80 @@ impl RelativePositions {
     }
 }
 
-/// Attention of all positions of an image to all: `qkv` is `[batch, …, 3 * heads * head_dim]`
-/// with the positions between, the result `[batch, …, heads * head_dim]`. With `relative`, the
-/// positions are a square grid.
-///
-/// # Errors
-/// When shapes do not fit.
-pub fn attention(
-    qkv: &Tensor,
-    heads: usize,
-    relative: Option<&RelativePositions>,
-) -> Result<Tensor> {
-    let (shape, heads) = output(qkv, heads)?;
-    let positions: usize = shape[1..shape.len() - 1].iter().product();
-    let mut out = vec![0.0; shape.iter().product()];
-    cpu::with(qkv, |qkv| match relative {
-        None => {
-            kernels::attention(qkv, positions, heads, None, &mut out);
-            Ok(())
-        }
-        Some(relative) => {
-            let grid = positions.isqrt();
-            if grid * grid != positions {
-                return Err(Error::Msg(format!("{positions} positions are no square")).into());
-            }
-            relative.with(grid, heads.dim, |relative| {
-                kernels::attention(qkv, positions, heads, Some(relative), &mut out);
-            })
-        }
-    })??;
-    cpu::tensor(out, shape)
+/// Multi-head attention of an image's positions to each other.
+#[derive(Clone, Copy, Debug)]
+pub struct SelfAttention {
+    pub(crate) heads: usize,
+    pub(crate) activations: Activations,
 }
 
-/// Attention inside windows of `window²` positions: `qkv` is
-/// `[batch, height, width, 3 * heads * head_dim]`, the result `[batch, height, width, …]`.
-///
-/// Windows at the right and bottom edges reach over the image; there positions hold `padding`
-/// (the projection of zeros, `3 * heads * head_dim` values), and take part like all others.
-///
-/// # Errors
-/// When shapes do not fit.
-pub fn window_attention(
-    qkv: &Tensor,
-    heads: usize,
-    window: usize,
-    padding: &[f32],
-    relative: &RelativePositions,
-) -> Result<Tensor> {
-    let (_, height, width, row) = qkv.dims4()?;
-    let (shape, heads) = output(qkv, heads)?;
-    if padding.len() != row {
-        return Err(Error::Msg(format!(
-            "padding of {} values for rows of {row}",
-            padding.len()
-        ))
-        .into());
+impl SelfAttention {
+    /// Attention of all positions to all: `qkv` is `[batch, …, 3 * heads * head_dim]` with the
+    /// positions between, the result `[batch, …, heads * head_dim]`. With `relative`, the
+    /// positions are a square grid.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn forward(&self, qkv: &Tensor, relative: Option<&RelativePositions>) -> Result<Tensor> {
+        let (shape, heads) = output(qkv, self.heads)?;
+        let positions: usize = shape[1..shape.len() - 1].iter().product();
+        let mut out = vec![0.0; shape.iter().product()];
+        let mut run = |qkv: &[f32], relative: Option<kernels::RelativePositions<'_>>| {
+            kernels::attention(qkv, positions, heads, relative, &mut out, self.activations);
+        };
+        match relative {
+            None => cpu::with(qkv, |qkv| run(qkv, None))?,
+            Some(relative) => {
+                let grid = positions.isqrt();
+                if grid * grid != positions {
+                    return Err(Error::Msg(format!("{positions} positions are no square")).into());
+                }
+                cpu::with(qkv, |qkv| {
+                    relative.with(grid, heads.dim, |relative| run(qkv, Some(relative)))
+                })??;
+            }
+        }
+        cpu::tensor(out, shape)
     }
-    let mut out = vec![0.0; shape.iter().product()];
-    cpu::with(qkv, |qkv| {
-        relative.with(window, heads.dim, |relative| {
-            kernels::window_attention(
-                qkv,
-                (height, width),
-                window,
-                padding,
-                heads,
-                relative,
-                &mut out,
-            );
-        })
-    })??;
-    cpu::tensor(out, shape)
+
+    /// Attention inside windows of `window²` positions: `qkv` is
+    /// `[batch, height, width, 3 * heads * head_dim]`, the result `[batch, height, width, …]`.
+    ///
+    /// Windows at the right and bottom edges reach over the image; there positions hold `padding`
+    /// (the projection of zeros, `3 * heads * head_dim` values), and take part like all others.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn windows(
+        &self,
+        qkv: &Tensor,
+        window: usize,
+        padding: &[f32],
+        relative: &RelativePositions,
+    ) -> Result<Tensor> {
+        let (_, height, width, row) = qkv.dims4()?;
+        let (shape, heads) = output(qkv, self.heads)?;
+        if padding.len() != row {
+            let message = format!("padding of {} values for rows of {row}", padding.len());
+            return Err(Error::Msg(message).into());
+        }
+        let mut out = vec![0.0; shape.iter().product()];
+        cpu::with(qkv, |qkv| {
+            relative.with(window, heads.dim, |relative| {
+                kernels::window_attention(
+                    qkv,
+                    (height, width),
+                    window,
+                    padding,
+                    heads,
+                    relative,
+                    &mut out,
+                    self.activations,
+                );
+            })
+        })??;
+        cpu::tensor(out, shape)
+    }
 }
 
 /// The shape of the result, and the heads.

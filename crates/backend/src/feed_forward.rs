@@ -1,22 +1,12 @@
 //! Feed-forward layers: two products with an activation between, gated, and mixtures of experts.
 
 use crate::{Activations, Linear, Result, Weight, cpu};
+pub use agx_ocr_kernels::activation::Function as Activation;
 use agx_ocr_kernels::{
-    activation,
-    linear::{Matrix, linear},
+    linear::{Expert, Into, Matrix, experts, linear, mlp, swiglu},
     routing,
 };
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-
-/// The function between the two products of an [`Mlp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x Φ(x)`, with the exact error function.
-    Gelu,
-    /// `x σ(1.702 x)`.
-    QuickGelu,
-}
 
 /// `second(activation(first(x)))`
 #[derive(Clone, Debug)]
@@ -27,18 +17,27 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// `[…, size]` to the same shape.
+    /// `residual + mlp(x)`, in the memory of `residual`, whose values no other tensor may share.
     ///
     /// # Errors
-    /// When the last dimension of `x` is not the layer's.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// When shapes do not fit.
+    pub fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
         let shape = cpu::replace_last(x, self.first.input(), self.second.output())?;
-        let mut inner = cpu::with(x, |x| self.first.apply(x))?;
-        match self.activation {
-            Activation::Gelu => activation::gelu(&mut inner),
-            Activation::QuickGelu => activation::quick_gelu(&mut inner),
-        }
-        cpu::tensor(self.second.apply(&inner), shape)
+        cpu::same_shape(&residual, &shape)?;
+        let layers = [self.first.affine(), self.second.affine()];
+        cpu::with(x, |x| {
+            cpu::with_mut(&residual, |y| {
+                mlp(
+                    x,
+                    layers,
+                    self.activation,
+                    y,
+                    Into::Sum,
+                    self.first.activations,
+                );
+            })
+        })??;
+        Ok(residual)
     }
 }
 
@@ -57,13 +56,19 @@ impl SwiGlu {
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = cpu::replace_last(x, self.gate.input(), self.down.output())?;
-        cpu::tensor(cpu::with(x, |x| self.apply(x))?, shape)
+        let mut y = vec![0.0; x.elem_count()];
+        cpu::with(x, |x| {
+            swiglu(x, self.weights(), &mut y, self.gate.activations)
+        })?;
+        cpu::tensor(y, shape)
     }
 
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut inner = self.gate.apply(x);
-        activation::silu_mul(&mut inner, &self.up.apply(x));
-        self.down.apply(&inner)
+    fn weights(&self) -> Expert<'_> {
+        Expert {
+            gate: self.gate.matrix(),
+            up: self.up.matrix(),
+            down: self.down.matrix(),
+        }
     }
 }
 
@@ -102,7 +107,7 @@ impl Router {
         let mut scores = vec![0.0; rows * count];
         let weight = Matrix::new(self.weight.values(), count, size);
         cpu::with(x, |x| {
-            linear(x, weight, None, &mut scores, Activations::F32)
+            linear(x, weight.into(), &mut scores, Into::Fresh, Activations::F32)
         })?;
         let mut experts = vec![0; rows * self.top_k];
         let mut weights = vec![0.0; rows * self.top_k];
@@ -121,58 +126,46 @@ impl Router {
     }
 }
 
-/// Experts of one layer, of which each row uses those that a [`Router`] chose.
+/// Experts of one layer, of which each row uses those that a [`Router`] chose, and one that all
+/// rows use.
 #[derive(Clone, Debug)]
-pub struct Experts(Vec<SwiGlu>);
+pub struct Experts {
+    routed: Vec<SwiGlu>,
+    shared: SwiGlu,
+}
 
 impl Experts {
-    /// Experts in the order of their numbers.
-    pub fn new(experts: Vec<SwiGlu>) -> Self {
-        Self(experts)
+    /// Experts in the order of their numbers, and the shared one.
+    pub fn new(routed: Vec<SwiGlu>, shared: SwiGlu) -> Self {
+        Self { routed, shared }
     }
 
-    /// For each row of `x` `[rows, size]` the sum of its experts' outputs times their weights.
+    /// For each row of `x` `[rows, size]` the sum of its experts' outputs times their weights, and
+    /// of the shared expert's output.
     ///
     /// # Errors
     /// When shapes do not fit, or an expert's number is not below the number of experts.
     pub fn forward(&self, x: &Tensor, routing: &Routing) -> Result<Tensor> {
         let (rows, size) = x.dims2()?;
-        let (routed, k) = routing.experts.dims2()?;
-        let experts = routing.experts.flatten_all()?.to_vec1::<u32>()?;
-        let weights = routing.weights.flatten_all()?.to_vec1::<f32>()?;
-        if routed != rows || experts.iter().any(|&e| e as usize >= self.0.len()) {
-            let message = format!("a routing of {routed} rows does not fit {rows} rows");
+        let (routed, _) = routing.experts.dims2()?;
+        let count = self.routed.len();
+        let mut y = vec![0.0; rows * size];
+        let known = cpu::with(&routing.experts, |chosen: &[u32]| {
+            chosen.iter().all(|&expert| (expert as usize) < count)
+        })?;
+        if routed != rows || !known || size != self.shared.gate.input() {
+            let message = format!("a routing of {routed} rows does not fit {:?}", x.dims());
             return Err(candle_core::Error::Msg(message).into());
         }
-        // Each expert runs once, on all its rows together.
-        let mut slots: Vec<Vec<usize>> = vec![Vec::new(); self.0.len()];
-        let mut place = vec![0; rows * k];
-        for (slot, &expert) in experts.iter().enumerate() {
-            place[slot] = slots[expert as usize].len();
-            slots[expert as usize].push(slot);
-        }
-        let outputs: Vec<Vec<f32>> = cpu::with(x, |x: &[f32]| {
-            let run = |(expert, slots): (&SwiGlu, &Vec<usize>)| {
-                if slots.is_empty() {
-                    return Vec::new();
-                }
-                let row = |slot: &usize| &x[slot / k * size..(slot / k + 1) * size];
-                expert.apply(&slots.iter().flat_map(row).copied().collect::<Vec<f32>>())
-            };
-            self.0.par_iter().zip(&slots).map(run).collect()
-        })?;
-        let mut y = vec![0.0; rows * size];
-        y.par_chunks_exact_mut(size)
-            .enumerate()
-            .for_each(|(row, y)| {
-                // In the order of the choice, so that the sum does not depend on the other rows.
-                for slot in row * k..(row + 1) * k {
-                    let of = &outputs[experts[slot] as usize][place[slot] * size..][..size];
-                    y.iter_mut()
-                        .zip(of)
-                        .for_each(|(y, v)| *y += weights[slot] * v);
-                }
-            });
+        let all: Vec<Expert<'_>> = self.routed.iter().map(SwiGlu::weights).collect();
+        let (shared, activations) = (self.shared.weights(), self.shared.gate.activations);
+        cpu::with(&routing.experts, |chosen: &[u32]| {
+            cpu::with(&routing.weights, |weights: &[f32]| {
+                cpu::with(x, |x| {
+                    experts(x, &all, Some(shared), chosen, weights, &mut y, activations);
+                })
+            })
+        })???;
         cpu::tensor(y, (rows, size))
     }
 }

@@ -1,6 +1,6 @@
 //! Causal attention over cached keys and values, and rotary positions.
 
-use crate::{Result, cpu};
+use crate::{Activations, Result, cpu};
 use agx_ocr_kernels::{
     attention::{Cache, Heads, causal_attention},
     rope,
@@ -19,11 +19,18 @@ pub struct KvCache {
     head_dim: usize,
     capacity: usize,
     len: usize,
+    activations: Activations,
 }
 
 impl KvCache {
-    /// An empty cache.
-    pub fn new(layers: usize, heads: usize, head_dim: usize, capacity: usize) -> Self {
+    /// An empty cache; `activations` says how a prompt's attention treats its factors.
+    pub fn new(
+        layers: usize,
+        heads: usize,
+        head_dim: usize,
+        capacity: usize,
+        activations: Activations,
+    ) -> Self {
         let size = heads * capacity * head_dim;
         let layers = (0..layers)
             .map(|_| (vec![0.0; size], vec![0.0; size]))
@@ -34,6 +41,7 @@ impl KvCache {
             head_dim,
             capacity,
             len: 0,
+            activations,
         }
     }
 
@@ -93,7 +101,8 @@ impl KvCache {
         };
         let mut out = vec![0.0; q.elem_count()];
         cpu::with(q, |q| {
-            causal_attention(q, cache, first, Heads::new(heads, dim), &mut out)
+            let heads = Heads::new(heads, dim);
+            causal_attention(q, cache, first, heads, &mut out, self.activations);
         })?;
         cpu::tensor(out, (n, heads * dim))
     }

@@ -4,7 +4,7 @@ use crate::{Activations, Result, Weight, cpu};
 use agx_ocr_kernels::{
     conv::{Conv, conv2d},
     half::bf16,
-    linear::{Matrix, linear},
+    linear::{Affine, Into, Matrix, Output, linear, linears},
     norm, routing,
 };
 use candle_core::{Error, Tensor};
@@ -24,7 +24,56 @@ impl Linear {
     /// When the last dimension of `x` is not the layer's input.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = cpu::replace_last(x, self.input(), self.output())?;
-        cpu::tensor(cpu::with(x, |x| self.apply(x))?, shape)
+        let mut y = vec![0.0; shape.iter().product()];
+        cpu::with(x, |x| {
+            linear(x, self.affine(), &mut y, Into::Fresh, self.activations)
+        })?;
+        cpu::tensor(y, shape)
+    }
+
+    /// `residual + forward(x)`, in the memory of `residual`, whose values no other tensor may
+    /// share.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
+        cpu::same_shape(
+            &residual,
+            &cpu::replace_last(x, self.input(), self.output())?,
+        )?;
+        cpu::with(x, |x| {
+            cpu::with_mut(&residual, |y| {
+                linear(x, self.affine(), y, Into::Sum, self.activations)
+            })
+        })??;
+        Ok(residual)
+    }
+
+    /// `x` through several layers of one input size, in one go.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layers' input.
+    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let mut outputs = Vec::with_capacity(N);
+        for layer in layers {
+            let shape = cpu::replace_last(x, layer.input(), layer.output())?;
+            outputs.push((vec![0.0; shape.iter().product()], shape));
+        }
+        cpu::with(x, |x| {
+            let pairs = layers.iter().zip(&mut outputs);
+            let mut pairs: Vec<Output<'_>> = pairs
+                .map(|(layer, (y, _))| (layer.affine(), &mut y[..]))
+                .collect();
+            let activations = layers
+                .first()
+                .map_or_else(Activations::default, |l| l.activations);
+            linears(x, &mut pairs, activations);
+        })?;
+        let tensors = outputs.into_iter().map(|(y, shape)| cpu::tensor(y, shape));
+        let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
+        tensors
+            .try_into()
+            .map_err(|_| Error::Msg("one output a layer".into()).into())
     }
 
     /// The bias widened to f32: what the layer makes of zeros; without a bias, zeros.
@@ -44,12 +93,12 @@ impl Linear {
         self.weight.shape[0]
     }
 
-    /// Rows of inputs to rows of outputs.
-    pub(crate) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len() / self.input() * self.output()];
-        let weight = Matrix::new(self.weight.values(), self.output(), self.input());
-        linear(x, weight, values(&self.bias), &mut y, self.activations);
-        y
+    pub(crate) fn affine(&self) -> Affine<'_> {
+        Affine::new(self.matrix(), values(&self.bias))
+    }
+
+    pub(crate) fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(self.weight.values(), self.output(), self.input())
     }
 }
 

@@ -9,7 +9,7 @@
 //! | [`Checkpoint`], [`Loader`] | open a model's files; build a model from them, or say all that is wrong |
 //! | [`Linear`], [`Mlp`], [`Conv2d`], [`LayerNorm`], [`RmsNorm`], [`Embedding`] | layers |
 //! | [`SwiGlu`], [`Router`], [`Experts`] | the decoder's feed-forward parts |
-//! | [`attention`], [`window_attention`] | attention of an image to itself |
+//! | [`SelfAttention`] | attention of an image to itself |
 //! | [`KvCache`], [`Rope`] | causal attention over a cache |
 //! | [`Observer`] | sees every named intermediate result, and may stop the work |
 //!
@@ -48,7 +48,7 @@ mod loader;
 mod observer;
 
 pub use agx_ocr_kernels::linear::Activations;
-pub use attention::{RelativePositions, attention, window_attention};
+pub use attention::{RelativePositions, SelfAttention};
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Router, Routing, SwiGlu};

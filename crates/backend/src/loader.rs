@@ -2,7 +2,7 @@
 
 use crate::{
     Activations, Checkpoint, Conv2d, Embedding, Error, LayerNorm, Linear, Mismatch, Mlp, Result,
-    RmsNorm, SwiGlu, Weight, feed_forward::Activation,
+    RmsNorm, SelfAttention, SwiGlu, Weight, feed_forward::Activation,
 };
 use agx_ocr_kernels::mapped::MappedFile;
 use candle_core::Device;
@@ -168,6 +168,19 @@ impl Loader<'_> {
             activation,
             second: self.linear_bias(second, inner, size),
         }
+    }
+
+    /// Attention of `heads` heads, which has no weights.
+    pub fn attention(&self, heads: usize) -> SelfAttention {
+        SelfAttention {
+            heads,
+            activations: self.shared.activations,
+        }
+    }
+
+    /// How large products treat their activations.
+    pub fn activations(&self) -> Activations {
+        self.shared.activations
     }
 
     /// `name.gate_proj`, `name.up_proj` and `name.down_proj`.

@@ -7,7 +7,8 @@ use std::fmt;
 /// Parity tests compare them with reference data, statistics time the stages between them, and
 /// an error ends the work early.
 pub trait Observer {
-    /// Takes note of `value`, the result of `stage` (as in `sam.block3` or `layer0.mlp`).
+    /// Takes note of `value`, the result of `stage` (as in `sam.block3` or `layer0.mlp`). The work
+    /// may go on in its memory: keep a copy, not a clone.
     ///
     /// # Errors
     /// [`Error::Stopped`](crate::Error::Stopped) ends the run; so does every other error.

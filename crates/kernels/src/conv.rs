@@ -1,11 +1,7 @@
 //! 2-D convolution on channels-last images.
 
-use crate::{
-    linear::{Activations, Matrix, linear},
-    parallel::Shared,
-};
+use crate::linear::{Activations, Affine, Matrix, linear_of_rows};
 use half::bf16;
-use rayon::prelude::*;
 
 /// The geometry of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +23,10 @@ impl Conv {
     }
 }
 
-/// Output positions unfolded at a time: the copy stays in a level-2 cache.
-const BLOCK: usize = 64;
-
 /// `x` `[height, width, in]`, `weight` `[out, in, kernel, kernel]` to `y` `[h', w', out]`.
 ///
-/// A block of positions is unfolded to rows of `in * kernel²` values, in the order of the
-/// weight's rows, and multiplied; the whole unfolded image never exists.
+/// A position's input is unfolded to `in * kernel²` values, in the order of the weight's rows, and
+/// packed at once; the unfolded image never exists.
 pub fn conv2d(
     x: &[f32],
     (height, width): (usize, usize),
@@ -48,27 +41,12 @@ pub fn conv2d(
     assert_eq!(x.len(), height * width * inputs, "input image");
     assert_eq!(y.len(), out_height * out_width * outputs, "output image");
     let patch = inputs * conv.kernel * conv.kernel;
-    let weight = Matrix::new(weight, outputs, patch);
-    let positions = out_height * out_width;
-    let out = Shared::new(y);
-    (0..positions.div_ceil(BLOCK))
-        .into_par_iter()
-        .for_each(|block| {
-            let range = block * BLOCK..((block + 1) * BLOCK).min(positions);
-            let mut rows = vec![0.0; range.len() * patch];
-            for (row, at) in rows.chunks_exact_mut(patch).zip(range.clone()) {
-                unfold(
-                    x,
-                    (height, width),
-                    conv,
-                    (at / out_width, at % out_width),
-                    row,
-                );
-            }
-            // SAFETY: blocks of positions are disjoint.
-            let y = unsafe { out.part(range.start * outputs, range.len() * outputs) };
-            linear(&rows, weight, bias, y, activations);
-        });
+    let layer = Affine::new(Matrix::new(weight, outputs, patch), bias);
+    let row = |at: usize, row: &mut [f32]| {
+        let at = (at / out_width, at % out_width);
+        unfold(x, (height, width), conv, at, row);
+    };
+    linear_of_rows(out_height * out_width, &row, layer, y, activations);
 }
 
 /// The values under the kernel at output `(oy, ox)`, ordered channel, row, column.

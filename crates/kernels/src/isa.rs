@@ -1,7 +1,7 @@
 //! Which instruction set the kernels use.
 
 #[cfg(target_arch = "x86_64")]
-use crate::linear::x86_amx;
+use crate::product::x86_amx;
 use std::sync::OnceLock;
 
 /// An instruction set that the kernels are compiled for.
@@ -70,6 +70,12 @@ impl Isa {
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
         }
+    }
+
+    /// Whether this set holds AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_avx512(self) -> bool {
+        matches!(self, Self::Avx512 | Self::Amx)
     }
 
     /// Whether this set multiplies bf16 directly, so that rounding activations to bf16 pays.

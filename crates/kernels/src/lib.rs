@@ -28,11 +28,11 @@
 //! # Example
 //!
 //! ```
-//! use agx_ocr_kernels::{linear::{linear, Activations, Matrix}, half::bf16};
+//! use agx_ocr_kernels::{half::bf16, linear::{Activations, Into, Matrix, linear}};
 //!
 //! let w: Vec<bf16> = [1.0, 2.0, 3.0, 4.0].map(bf16::from_f32).to_vec(); // [out 2, in 2]
 //! let mut y = [0.0; 2];
-//! linear(&[1.0, 0.5], Matrix::new(&w, 2, 2), None, &mut y, Activations::F32);
+//! linear(&[1.0, 0.5], Matrix::new(&w, 2, 2).into(), &mut y, Into::Fresh, Activations::F32);
 //! assert_eq!(y, [2.0, 5.0]);
 //! ```
 //!
@@ -51,6 +51,7 @@ pub mod mapped;
 mod noise;
 pub mod norm;
 mod parallel;
+mod product;
 pub mod rope;
 pub mod routing;
 mod simd;

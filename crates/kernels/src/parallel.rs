@@ -2,21 +2,28 @@
 
 use std::marker::PhantomData;
 
-/// A mutable slice that tasks share, each writing rows of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    ptr: *mut f32,
+/// A mutable slice that tasks share, each writing parts of its own.
+pub(crate) struct Shared<'a, T = f32> {
+    ptr: *mut T,
     len: usize,
-    _slice: PhantomData<&'a mut [f32]>,
+    _slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes only through `part`, whose callers promise disjoint ranges.
-unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: access goes only through `part`, whose callers promise disjoint ranges.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self {
             ptr: slice.as_mut_ptr(),
             len: slice.len(),
@@ -30,7 +37,7 @@ impl<'a> Shared<'a> {
     /// No two parts that are alive at the same time may overlap.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
         // SAFETY: inside the slice by the check; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }

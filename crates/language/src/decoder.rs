@@ -2,7 +2,8 @@
 
 use crate::{LanguageConfig, Result};
 use agx_ocr_backend::{
-    Embedding, Experts, KvCache, Linear, Loader, Observer, RmsNorm, Rope, Router, SwiGlu,
+    Activations, Embedding, Experts, KvCache, Linear, Loader, Observer, RmsNorm, Rope, Router,
+    SwiGlu,
 };
 use candle_core::Tensor;
 
@@ -15,6 +16,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: RmsNorm,
     lm_head: Linear,
+    activations: Activations,
 }
 
 impl Decoder {
@@ -35,6 +37,7 @@ impl Decoder {
                 .collect(),
             norm: model.rms_norm("norm", hidden, config.rms_norm_eps),
             lm_head: loader.linear("lm_head", hidden, vocab),
+            activations: loader.activations(),
             config: config.clone(),
         }
     }
@@ -52,6 +55,7 @@ impl Decoder {
             config.num_key_value_heads,
             config.head_dim(),
             positions,
+            self.activations,
         )
     }
 
@@ -165,9 +169,8 @@ impl Attention {
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let heads = |y: Tensor| y.reshape((y.dim(0)?, (), self.head_dim));
-        let q = heads(self.q_proj.forward(x)?)?;
-        let k = heads(self.k_proj.forward(x)?)?;
-        let v = heads(self.v_proj.forward(x)?)?;
+        let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
+        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
         let position = cache.len();
         let (q, k) = (rope.forward(&q, position)?, rope.forward(&k, position)?);
         Ok(self.o_proj.forward(&cache.attend(layer, &q, &k, &v)?)?)
@@ -178,11 +181,7 @@ impl Attention {
 #[derive(Debug)]
 enum FeedForward {
     Dense(SwiGlu),
-    Mixture {
-        gate: Router,
-        experts: Experts,
-        shared_experts: SwiGlu,
-    },
+    Mixture { gate: Router, experts: Experts },
 }
 
 impl FeedForward {
@@ -195,29 +194,21 @@ impl FeedForward {
         let gate = loader.sub("gate").weight("weight", &[count, hidden]);
         let experts = loader.sub("experts");
         let expert = |i| experts.sub(i).swiglu("", hidden, inner);
+        let shared = loader.swiglu("shared_experts", hidden, config.n_shared_experts * inner);
         Self::Mixture {
             gate: Router::new(gate, config.num_experts_per_tok),
-            experts: Experts::new((0..count).map(expert).collect()),
-            shared_experts: loader.swiglu(
-                "shared_experts",
-                hidden,
-                config.n_shared_experts * inner,
-            ),
+            experts: Experts::new((0..count).map(expert).collect(), shared),
         }
     }
 
     fn forward(&self, x: &Tensor, layer: usize, observer: &dyn Observer) -> Result<Tensor> {
         match self {
             Self::Dense(mlp) => Ok(mlp.forward(x)?),
-            Self::Mixture {
-                gate,
-                experts,
-                shared_experts,
-            } => {
+            Self::Mixture { gate, experts } => {
                 let routing = gate.route(x)?;
                 observer.observe(format_args!("layer{layer}.router.idx"), &routing.experts)?;
                 observer.observe(format_args!("layer{layer}.router.weight"), &routing.weights)?;
-                Ok((experts.forward(x, &routing)? + shared_experts.forward(x)?)?)
+                Ok(experts.forward(x, &routing)?)
             }
         }
     }

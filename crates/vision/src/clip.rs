@@ -1,7 +1,7 @@
 //! The CLIP vision encoder (Radford et al., 2021), fed with SAM's output instead of patches.
 
 use crate::{Result, config::ClipConfig, positions::AbsolutePositions};
-use agx_ocr_backend::{Activation, LayerNorm, Linear, Loader, Mlp, Observer, attention};
+use agx_ocr_backend::{Activation, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention};
 use candle_core::Tensor;
 
 /// All of its norms.
@@ -64,7 +64,7 @@ impl Clip {
         x = self.pre_layernorm.forward(&x)?;
         observer.observe(format_args!("clip.pre_layrnorm"), &x)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x)?;
+            x = layer.forward(x)?;
             observer.observe(format_args!("clip.layer{i}"), &x)?;
         }
         observer.observe(format_args!("clip"), &x)?;
@@ -77,10 +77,10 @@ impl Clip {
 struct Layer {
     layer_norm1: LayerNorm,
     qkv_proj: Linear,
+    mix: SelfAttention,
     out_proj: Linear,
     layer_norm2: LayerNorm,
     mlp: Mlp,
-    heads: usize,
 }
 
 impl Layer {
@@ -97,13 +97,15 @@ impl Layer {
                 4 * width,
                 Activation::QuickGelu,
             ),
-            heads: config.heads,
+            mix: loader.attention(config.heads),
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let qkv = self.qkv_proj.forward(&self.layer_norm1.forward(x)?)?;
-        let x = (x + self.out_proj.forward(&attention(&qkv, self.heads, None)?)?)?;
-        Ok((&x + self.mlp.forward(&self.layer_norm2.forward(&x)?)?)?)
+    /// `x`, with what the layer adds to it in place.
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let qkv = self.qkv_proj.forward(&self.layer_norm1.forward(&x)?)?;
+        let x = self.out_proj.add_to(x, &self.mix.forward(&qkv, None)?)?;
+        let normed = self.layer_norm2.forward(&x)?;
+        Ok(self.mlp.add_to(x, &normed)?)
     }
 }

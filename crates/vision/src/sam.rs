@@ -7,7 +7,7 @@ use crate::{
     positions::{AbsolutePositions, RelativeTables},
 };
 use agx_ocr_backend::{
-    Activation, Conv2d, LayerNorm, Linear, Loader, Mlp, Observer, attention, window_attention,
+    Activation, Conv2d, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention,
 };
 use candle_core::Tensor;
 
@@ -65,7 +65,7 @@ impl Sam {
         let (_, grid, _, width) = x.dims4()?;
         x = x.broadcast_add(&self.pos_embed.at(grid)?.reshape((1, grid, grid, width))?)?;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x)?;
+            x = block.forward(x)?;
             observer.observe(format_args!("sam.block{i}"), &x)?;
         }
         x = self.neck.forward(&x)?;
@@ -98,9 +98,12 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.norm1.forward(x)?)?)?;
-        Ok((&x + self.mlp.forward(&self.norm2.forward(&x)?)?)?)
+    /// `x`, with what the block adds to it in place.
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let normed = self.norm1.forward(&x)?;
+        let x = self.attn.add_to(x, &normed)?;
+        let normed = self.norm2.forward(&x)?;
+        Ok(self.mlp.add_to(x, &normed)?)
     }
 }
 
@@ -110,8 +113,8 @@ struct Attention {
     qkv: Linear,
     /// What `qkv` makes of the zeros beside the image, which windows at its edge see.
     padding: Vec<f32>,
+    mix: SelfAttention,
     proj: Linear,
-    heads: usize,
     window: Option<usize>,
     relative: RelativeTables,
 }
@@ -130,22 +133,22 @@ impl Attention {
             padding: qkv.of_zero(),
             qkv,
             proj: loader.linear_bias("proj", width, width),
-            heads,
+            mix: loader.attention(heads),
             window,
             relative: RelativeTables::new(table("rel_pos_h"), table("rel_pos_w"), loader.device()),
         }
     }
 
-    /// `[batch, grid, grid, width]` to the same shape.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `residual` with the attention of `x` added in place, both `[batch, grid, grid, width]`.
+    fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
         let (_, grid, _, _) = x.dims4()?;
         let qkv = self.qkv.forward(x)?;
         let relative = self.relative.at(self.window.unwrap_or(grid))?;
         let mixed = match self.window {
-            Some(window) => window_attention(&qkv, self.heads, window, &self.padding, &relative)?,
-            None => attention(&qkv, self.heads, Some(&relative))?,
+            Some(window) => self.mix.windows(&qkv, window, &self.padding, &relative)?,
+            None => self.mix.forward(&qkv, Some(&relative))?,
         };
-        Ok(self.proj.forward(&mixed)?)
+        Ok(self.proj.add_to(residual, &mixed)?)
     }
 }
 

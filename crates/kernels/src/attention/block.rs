@@ -1,336 +1,324 @@
-//! The inner part of every attention: some queries of one head over all their keys.
+//! The inner part of every attention: a block of queries of one head over its keys.
 
 use super::RelativePositions;
-use crate::simd::{Kernel, Simd, math};
-use std::ops::Range;
+use crate::{
+    product::{Lines, Multiply, SIDE, Value},
+    simd::{Kernel, Simd, dispatch, math},
+};
 
-/// Rows of `dim` values, `stride` apart.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub data: &'a [f32],
-    pub stride: usize,
-    pub dim: usize,
+/// Keys whose scores are alive at a time: they stay in the level-1 cache.
+const KEYS: usize = 256;
+
+/// Keys and values of one head, packed.
+pub(super) struct Memory;
+
+impl Memory {
+    /// Values that [`Self::pack`] fills.
+    pub(super) fn size(keys: usize, dim: usize) -> usize {
+        2 * keys.next_multiple_of(SIDE) * dim.next_multiple_of(SIDE)
+    }
+
+    /// Packs `keys` keys and values of `dim` values each.
+    pub(super) fn pack<'a, M: Multiply>(
+        m: M,
+        (keys, dim): (usize, usize),
+        k: impl Fn(usize) -> &'a [f32],
+        v: impl Fn(usize) -> &'a [f32],
+        to: &mut [M::Value],
+    ) {
+        let (to_keys, to_values) = to.split_at_mut(to.len() / 2);
+        let panel = SIDE * dim.next_multiple_of(SIDE);
+        let mut rows: Vec<&[f32]> = Vec::with_capacity(keys);
+        for (i, to) in to_keys.chunks_exact_mut(panel).enumerate() {
+            rows.clear();
+            rows.extend((i * SIDE..((i + 1) * SIDE).min(keys)).map(&k));
+            M::Value::panel_f32(m.isa(), &rows, to);
+        }
+        let panel = SIDE * keys.next_multiple_of(SIDE);
+        for (i, to) in to_values.chunks_exact_mut(panel).enumerate() {
+            let columns = i * SIDE..((i + 1) * SIDE).min(dim);
+            rows.clear();
+            rows.extend((0..keys).map(|key| &v(key)[columns.clone()]));
+            M::Value::panel_of_columns(m.isa(), &rows, to);
+        }
+    }
 }
 
-impl<'a> Rows<'a> {
-    pub(super) fn packed(data: &'a [f32], dim: usize) -> Self {
+/// Tables of relative positions, packed, the largest distance first: so the biases of one query
+/// lie in the order of its keys.
+pub(super) struct Tables<E> {
+    data: Lines<E>,
+    grid: usize,
+    /// Distances of a table, in whole panels.
+    width: usize,
+}
+
+impl<E: Value> Tables<E> {
+    pub(super) fn new<M: Multiply<Value = E>>(
+        m: M,
+        relative: &RelativePositions<'_>,
+        dim: usize,
+    ) -> Self {
+        let grid = relative.grid;
+        let width = (2 * grid - 1).next_multiple_of(SIDE);
+        let panel = SIDE * dim.next_multiple_of(SIDE);
+        let mut data = Lines::new(2 * width / SIDE * panel);
+        let (first, second) = data.split_at_mut(width / SIDE * panel);
+        for (table, to) in [(relative.height, first), (relative.width, second)] {
+            let rows: Vec<&[f32]> = table.chunks_exact(dim).rev().collect();
+            for (rows, to) in rows.chunks(SIDE).zip(to.chunks_exact_mut(panel)) {
+                E::panel_f32(m.isa(), rows, to);
+            }
+        }
+        Self { data, grid, width }
+    }
+}
+
+/// Attention of a block of queries to the keys of [`Memory`].
+pub(super) struct Attend<'a, E> {
+    pub dim: usize,
+    pub scale: f32,
+    /// Keys and values, packed.
+    pub memory: &'a [E],
+    pub keys: usize,
+    /// `Some(p)`: query `i` is at position `p + i` and sees keys up to there; `None`: all.
+    pub first_position: Option<usize>,
+    pub tables: Option<&'a Tables<E>>,
+}
+
+impl<E: Value> Attend<'_, E> {
+    /// Attends for up to SIDE queries, of which `first` is the first; `query` gives one, `out`
+    /// takes a result.
+    pub(super) fn block<'q, M: Multiply<Value = E>>(
+        &self,
+        m: M,
+        first: usize,
+        count: usize,
+        query: impl Fn(usize) -> &'q [f32],
+        mut out: impl FnMut(usize, &[f32]),
+    ) {
+        let steps = self.dim.div_ceil(SIDE);
+        let width = steps * SIDE;
+        let key_steps = self.keys.div_ceil(SIDE);
+        let (keys, values) = self.memory.split_at(self.memory.len() / 2);
+        let mut q = Lines::<E>::new(SIDE * width);
+        for i in 0..count {
+            E::put_row(m.isa(), query(first + i), &mut q, i);
+        }
+        let biases = self.tables.map(|t| Biases::new(m, t, &q, first, count));
+        let mut scores = Lines::<f32>::new(SIDE * KEYS);
+        let mut weights = Lines::<E>::new(SIDE * KEYS);
+        let mut sums = Lines::<f32>::new(SIDE * width);
+        sums.fill(0.0);
+        let mut softmax = Softmax::default();
+
+        let seen = |i: usize| self.first_position.map_or(self.keys, |p| p + first + i + 1);
+        let end = seen(count - 1).min(self.keys);
+        for start in (0..end).step_by(KEYS) {
+            let n = KEYS.min(end - start);
+            let panels = n.div_ceil(SIDE);
+            for panel in 0..panels {
+                let b = &keys[(start / SIDE + panel) * SIDE * width..][..SIDE * width];
+                let c = scores[panel * SIDE..].as_mut_ptr();
+                // SAFETY: `q` holds a block of `steps` steps, `b` a panel; `scores` SIDE rows of
+                // KEYS values, of which the panel's columns are written.
+                unsafe { m.block::<false>(q.as_ptr(), b.as_ptr(), steps, count, c, KEYS) };
+            }
+            dispatch(
+                m.isa(),
+                Weigh {
+                    attend: self,
+                    biases: biases.as_ref(),
+                    start,
+                    visible: std::array::from_fn(|i| seen(i).saturating_sub(start).min(n)),
+                    count,
+                    width: panels * SIDE,
+                    scores: &mut scores,
+                    weights: &mut weights,
+                    sums: &mut sums,
+                    softmax: &mut softmax,
+                },
+            );
+            for step in 0..steps {
+                let b = &values[(step * key_steps + start / SIDE) * SIDE * SIDE..]
+                    [..panels * SIDE * SIDE];
+                let c = sums[step * SIDE..].as_mut_ptr();
+                // SAFETY: `weights` holds a block and `b` a panel of `panels` steps; `sums` SIDE
+                // rows of `width` values.
+                unsafe { m.block::<true>(weights.as_ptr(), b.as_ptr(), panels, count, c, width) };
+            }
+        }
+        for (i, sums) in sums.chunks_exact_mut(width).take(count).enumerate() {
+            let unit = 1.0 / softmax.total[i];
+            let row = &mut sums[..self.dim];
+            row.iter_mut().for_each(|v| *v *= unit);
+            out(first + i, row);
+        }
+    }
+}
+
+/// For each query of a block the products with all rows of both tables.
+struct Biases {
+    products: Lines<f32>,
+    grid: usize,
+    width: usize,
+    first: usize,
+}
+
+impl Biases {
+    fn new<M: Multiply>(
+        m: M,
+        tables: &Tables<M::Value>,
+        q: &[M::Value],
+        first: usize,
+        count: usize,
+    ) -> Self {
+        let mut products = Lines::new(SIDE * 2 * tables.width);
+        for (i, b) in tables.data.chunks_exact(q.len()).enumerate() {
+            let c = products[i * SIDE..].as_mut_ptr();
+            let steps = q.len() / SIDE / SIDE;
+            let stride = 2 * tables.width;
+            // SAFETY: a block and a panel of `steps` steps; SIDE rows of both tables' panels.
+            unsafe { m.block::<false>(q.as_ptr(), b.as_ptr(), steps, count, c, stride) };
+        }
         Self {
-            data,
-            stride: dim,
-            dim,
+            products,
+            grid: tables.grid,
+            width: tables.width,
+            first,
         }
     }
 
+    /// The biases of query `i` by key row and by key column.
     #[inline(always)]
-    pub(super) fn row(&self, i: usize) -> &'a [f32] {
-        self.rows(i, 1)
-    }
-
-    /// From the beginning of row `i` to the end of the `n`-th row from there.
-    #[inline(always)]
-    fn rows(&self, i: usize, n: usize) -> &'a [f32] {
-        &self.data[i * self.stride..(i + n - 1) * self.stride + self.dim]
+    fn of(&self, i: usize) -> (&[f32], &[f32]) {
+        let (by_row, by_column) =
+            self.products[i * 2 * self.width..][..2 * self.width].split_at(self.width);
+        let at = self.first + i;
+        let part = |table, at| -> &[f32] {
+            let table: &[f32] = table;
+            &table[self.grid - 1 - at..][..self.grid]
+        };
+        (
+            part(by_row, at / self.grid),
+            part(by_column, at % self.grid),
+        )
     }
 }
 
-/// Attention of `queries` (rows of `q`) to rows `0..keys` of `k` and `v`, into `out`
-/// `[queries, dim]`.
-pub(super) struct Attend<'a> {
-    pub q: Rows<'a>,
-    pub k: Rows<'a>,
-    pub v: Rows<'a>,
-    pub queries: Range<usize>,
-    pub keys: usize,
-    /// `Some(p)`: query row `i` is at position `p + i` and sees keys up to there; `None`: all.
-    pub first_position: Option<usize>,
-    pub scale: f32,
-    pub relative: Option<RelativePositions<'a>>,
-    pub out: &'a mut [f32],
+/// For each query the largest score so far, and the sum of weights relative to it.
+struct Softmax {
+    most: [f32; SIDE],
+    total: [f32; SIDE],
 }
 
-/// Queries in a register block.
-const GROUP: usize = 4;
-/// Keys whose scores are alive at a time (about; whole grid rows with relative positions).
-const KEYS: usize = 256;
+impl Default for Softmax {
+    fn default() -> Self {
+        Self {
+            most: [f32::NEG_INFINITY; SIDE],
+            total: [0.0; SIDE],
+        }
+    }
+}
 
-impl Kernel for Attend<'_> {
+/// Turns a block of scores into weights, and scales earlier sums to the new largest scores.
+struct Weigh<'a, E> {
+    attend: &'a Attend<'a, E>,
+    biases: Option<&'a Biases>,
+    /// The first key.
+    start: usize,
+    /// How many of the keys each query sees.
+    visible: [usize; SIDE],
+    count: usize,
+    /// Keys in whole panels.
+    width: usize,
+    scores: &'a mut [f32],
+    weights: &'a mut [E],
+    sums: &'a mut [f32],
+    softmax: &'a mut Softmax,
+}
+
+impl<E: Value> Kernel for Weigh<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let dim = self.q.dim;
-        let groups = self.queries.len().div_ceil(GROUP);
-        let step = match self.relative {
-            Some(r) => (KEYS / r.grid).max(1) * r.grid,
-            None => KEYS,
-        };
-        let width = step.min(self.keys).next_multiple_of(S::LANES);
-        let bias = self.relative.map(|r| relative_bias(s, &self, r));
-        // For each query: the scaled query, the largest score, the sum of weights.
-        let mut q = vec![0.0; groups * GROUP * dim];
-        for (to, i) in q.chunks_exact_mut(dim).zip(self.queries.clone()) {
-            to.iter_mut()
-                .zip(self.q.row(i))
-                .for_each(|(to, v)| *to = v * self.scale);
-        }
-        let mut most = vec![f32::NEG_INFINITY; groups * GROUP];
-        let mut total = vec![0.0; groups * GROUP];
-        let mut sums = vec![0.0; groups * GROUP * dim];
-        let mut keys = vec![0.0; dim * width];
-        let mut scores = vec![0.0; GROUP * width];
-
-        for start in (0..self.keys).step_by(step) {
-            let n = step.min(self.keys - start);
-            transpose(&self.k, start, n, width, &mut keys);
-            for group in 0..groups {
-                let first = group * GROUP;
-                if self.visible(first + GROUP - 1, start, n) == 0 {
-                    continue;
+        let scale = s.splat(self.attend.scale);
+        let row_len = self.sums.len() / SIDE;
+        for i in 0..self.count {
+            let scores = &mut self.scores[i * KEYS..][..self.width];
+            match self.biases {
+                Some(biases) => {
+                    add_biases(s, scores, scale, biases, i, self.start, self.attend.keys)
                 }
-                // SAFETY: GROUP rows of `dim` in q, `dim` rows of `width` in keys, GROUP rows of
-                // `width` in scores.
-                unsafe {
-                    let (a, c) = (q.as_ptr().add(first * dim), scores.as_mut_ptr());
-                    product::<S, false>(s, a, dim, keys.as_ptr(), width, dim, c, width, width);
-                }
-                for (i, row) in scores.chunks_exact_mut(width).enumerate() {
-                    let query = first + i;
-                    if let (Some(r), Some(bias)) = (self.relative, &bias) {
-                        let of = &bias[query * 2 * r.grid..(query + 1) * 2 * r.grid];
-                        add_bias(&mut row[..n], of, start / r.grid, r.grid);
+                None => {
+                    for part in scores.chunks_exact_mut(S::LANES) {
+                        s.store_part(part, s.mul(s.load_part(part), scale));
                     }
-                    row[self.visible(query, start, n)..].fill(f32::NEG_INFINITY);
-                    let factor = weigh(s, row, &mut most[query], &mut total[query]);
-                    let sum = &mut sums[query * dim..(query + 1) * dim];
-                    sum.iter_mut().for_each(|v| *v *= factor);
-                }
-                let values = self.v.rows(start, n).as_ptr();
-                // SAFETY: GROUP rows of `width` >= n in scores, n rows in values, GROUP rows of
-                // `dim` in sums.
-                unsafe {
-                    let (a, c) = (scores.as_ptr(), sums.as_mut_ptr().add(first * dim));
-                    product::<S, true>(s, a, width, values, self.v.stride, n, c, dim, dim);
                 }
             }
-        }
-        for (i, out) in self.out.chunks_exact_mut(dim).enumerate() {
-            let unit = 1.0 / total[i];
-            out.iter_mut()
-                .zip(&sums[i * dim..])
-                .for_each(|(o, v)| *o = v * unit);
-        }
-    }
-}
-
-impl Attend<'_> {
-    /// How many of the keys `start..start + n` the query with this index sees.
-    #[inline(always)]
-    fn visible(&self, query: usize, start: usize, n: usize) -> usize {
-        match self.first_position {
-            Some(p) => (p + self.queries.start + query + 1)
-                .saturating_sub(start)
-                .min(n),
-            None => n,
-        }
-    }
-}
-
-/// For each query `grid` biases by key row, then `grid` by key column (of the unscaled query).
-#[inline(always)]
-fn relative_bias<S: Simd>(s: S, attend: &Attend<'_>, r: RelativePositions<'_>) -> Vec<f32> {
-    let (grid, dim) = (r.grid, attend.q.dim);
-    let padded = attend.queries.len().next_multiple_of(GROUP);
-    let mut bias = vec![0.0; padded * 2 * grid];
-    for (of, i) in bias.chunks_exact_mut(2 * grid).zip(attend.queries.clone()) {
-        let q = attend.q.row(i);
-        let (by_row, by_column) = of.split_at_mut(grid);
-        for (bias, table, at) in [(by_row, r.height, i / grid), (by_column, r.width, i % grid)] {
-            for (key, bias) in bias.iter_mut().enumerate() {
-                let distance = at + grid - 1 - key;
-                *bias = dot(s, q, &table[distance * dim..(distance + 1) * dim]);
+            scores[self.visible[i]..].fill(f32::NEG_INFINITY);
+            let most = &mut self.softmax.most[i];
+            let mut top = s.splat(*most);
+            for part in scores.chunks_exact(S::LANES) {
+                // SAFETY: the chunk has LANES values.
+                top = s.max(top, unsafe { s.load(part.as_ptr()) });
+            }
+            let top = s.largest(top);
+            // Where nothing is visible yet there is nothing to scale.
+            let factor = if top == *most {
+                1.0
+            } else {
+                (*most - top).exp()
+            };
+            let base = s.splat(if top == f32::NEG_INFINITY { 0.0 } else { top });
+            let mut sum = s.splat(0.0);
+            for (step, scores) in scores.chunks_exact(SIDE).enumerate() {
+                let to = &mut self.weights[(step * SIDE + i) * SIDE..][..SIDE];
+                for (to, part) in to
+                    .chunks_exact_mut(S::LANES)
+                    .zip(scores.chunks_exact(S::LANES))
+                {
+                    // SAFETY: the chunk has LANES values.
+                    let weight = math::exp(s, s.sub(unsafe { s.load(part.as_ptr()) }, base));
+                    E::store(s, to, weight);
+                    sum = s.add(sum, weight);
+                }
+            }
+            self.softmax.total[i] = self.softmax.total[i] * factor + s.sum(sum);
+            *most = top;
+            if factor != 1.0 {
+                let sums = &mut self.sums[i * row_len..(i + 1) * row_len];
+                sums.iter_mut().for_each(|v| *v *= factor);
             }
         }
     }
-    bias
 }
 
-/// Adds the biases of the key rows `first_row..` to their scores.
+/// `score * scale + bias` for the keys from `start` on.
 #[inline(always)]
-fn add_bias(scores: &mut [f32], bias: &[f32], first_row: usize, grid: usize) {
-    let (by_row, by_column) = bias.split_at(grid);
-    for (scores, row) in scores.chunks_mut(grid).zip(&by_row[first_row..]) {
-        scores
-            .iter_mut()
-            .zip(by_column)
-            .for_each(|(score, column)| *score += row + column);
-    }
-}
-
-/// Turns scores into weights relative to the largest score so far and adds them to the total;
-/// gives the factor by which earlier sums shrink.
-#[inline(always)]
-fn weigh<S: Simd>(s: S, scores: &mut [f32], most: &mut f32, total: &mut f32) -> f32 {
-    let mut top = s.splat(*most);
-    for part in scores.chunks_exact(S::LANES) {
-        // SAFETY: the chunk has LANES values.
-        top = s.max(top, unsafe { s.load(part.as_ptr()) });
-    }
-    let top = s.largest(top);
-    let factor = (*most - top).exp();
-    let (base, mut sum) = (s.splat(top), s.splat(0.0));
-    for part in scores.chunks_exact_mut(S::LANES) {
-        // SAFETY: the chunk has LANES values.
-        unsafe {
-            let weight = math::exp(s, s.sub(s.load(part.as_ptr()), base));
-            s.store(part.as_mut_ptr(), weight);
-            sum = s.add(sum, weight);
-        }
-    }
-    *total = *total * factor + s.sum(sum);
-    *most = top;
-    factor
-}
-
-/// Keys `start..start + n` as columns: `to` is `[dim, width]`, zero beyond `n`.
-#[inline(always)]
-fn transpose(k: &Rows<'_>, start: usize, n: usize, width: usize, to: &mut [f32]) {
-    if n < width {
-        to.fill(0.0);
-    }
-    for j in 0..n {
-        for (c, v) in k.row(start + j).iter().enumerate() {
-            to[c * width + j] = *v;
-        }
-    }
-}
-
-#[inline(always)]
-pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
-    let mut sum = s.splat(0.0);
-    for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
-        sum = s.mul_add(s.load_part(a), s.load_part(b), sum);
-    }
-    s.sum(sum)
-}
-
-/// `c = a b` (`ADD`: `c += a b`) for `a` `[GROUP, depth]`, `b` `[depth, width]`, `c`
-/// `[GROUP, width]`, with the given distances between rows.
-///
-/// # Safety
-/// The pointers must be valid for these shapes.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn product<S: Simd, const ADD: bool>(
+fn add_biases<S: Simd>(
     s: S,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    depth: usize,
-    c: *mut f32,
-    c_stride: usize,
-    width: usize,
+    scores: &mut [f32],
+    scale: S::V,
+    biases: &Biases,
+    query: usize,
+    start: usize,
+    keys: usize,
 ) {
+    let (by_row, by_column) = biases.of(query);
+    let grid = biases.grid;
     let mut at = 0;
-    // SAFETY: columns at..at + the block's width lie inside `width`.
-    unsafe {
-        // 16 sums in 32 registers, or 8 in 16.
-        if S::LANES == 16 {
-            while at + 4 * S::LANES <= width {
-                columns::<S, ADD, 4>(
-                    s,
-                    a,
-                    a_stride,
-                    b.add(at),
-                    b_stride,
-                    depth,
-                    c.add(at),
-                    c_stride,
-                );
-                at += 4 * S::LANES;
-            }
+    let n = scores.len().min(keys - start);
+    while at < n {
+        let (row, column) = ((start + at) / grid, (start + at) % grid);
+        let len = (grid - column).min(n - at);
+        let row = s.splat(by_row[row]);
+        let parts = by_column[column..column + len].chunks(S::LANES);
+        for (scores, bias) in scores[at..at + len].chunks_mut(S::LANES).zip(parts) {
+            let bias = s.add(row, s.load_part(bias));
+            s.store_part(scores, s.mul_add(s.load_part(scores), scale, bias));
         }
-        while at + 2 * S::LANES <= width {
-            columns::<S, ADD, 2>(
-                s,
-                a,
-                a_stride,
-                b.add(at),
-                b_stride,
-                depth,
-                c.add(at),
-                c_stride,
-            );
-            at += 2 * S::LANES;
-        }
-        while at + S::LANES <= width {
-            columns::<S, ADD, 1>(
-                s,
-                a,
-                a_stride,
-                b.add(at),
-                b_stride,
-                depth,
-                c.add(at),
-                c_stride,
-            );
-            at += S::LANES;
-        }
-        for i in 0..GROUP {
-            let c = std::slice::from_raw_parts_mut(c.add(i * c_stride + at), width - at);
-            let mut sum = if ADD { s.load_part(c) } else { s.splat(0.0) };
-            for t in 0..if c.is_empty() { 0 } else { depth } {
-                let row = std::slice::from_raw_parts(b.add(t * b_stride + at), width - at);
-                sum = s.mul_add(s.splat(*a.add(i * a_stride + t)), s.load_part(row), sum);
-            }
-            s.store_part(c, sum);
-        }
-    }
-}
-
-/// `N` vectors of columns of [`product`].
-///
-/// # Safety
-/// As for [`product`], for `N * LANES` columns.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn columns<S: Simd, const ADD: bool, const N: usize>(
-    s: S,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    depth: usize,
-    c: *mut f32,
-    c_stride: usize,
-) {
-    let mut sums = [[s.splat(0.0); N]; GROUP];
-    // SAFETY: the caller's promise.
-    unsafe {
-        if ADD {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.load(c.add(i * c_stride + n * S::LANES));
-                }
-            }
-        }
-        for t in 0..depth {
-            let row = b.add(t * b_stride);
-            let mut bs = [s.splat(0.0); N];
-            for (n, v) in bs.iter_mut().enumerate() {
-                *v = s.load(row.add(n * S::LANES));
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let ai = s.splat(*a.add(i * a_stride + t));
-                for (sum, b) in sums.iter_mut().zip(bs) {
-                    *sum = s.mul_add(ai, b, *sum);
-                }
-            }
-        }
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (n, sum) in sums.into_iter().enumerate() {
-                s.store(c.add(i * c_stride + n * S::LANES), sum);
-            }
-        }
+        at += len;
     }
 }

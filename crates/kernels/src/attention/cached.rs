@@ -1,12 +1,13 @@
 //! Attention over a key-value cache: causal for a prompt, one query a head in decoding.
 
 use super::{
-    Heads, QUERIES,
-    block::{Attend, Rows, dot},
+    Activations, Heads,
+    block::{Attend, Memory},
 };
 use crate::{
     Isa,
     parallel::Shared,
+    product::{self, Lines, Multiply, SIDE, Work},
     simd::{Kernel, Simd, dispatch, math},
 };
 use rayon::prelude::*;
@@ -26,8 +27,15 @@ pub struct Cache<'a> {
 
 /// Attention of `q` `[n, heads, dim]` at positions `first..first + n` to the cached positions up
 /// to each query's own, into `out` of the same shape.
-pub fn causal_attention(q: &[f32], cache: Cache<'_>, first: usize, heads: Heads, out: &mut [f32]) {
-    causal_attention_with(Isa::detect(), q, cache, first, heads, out);
+pub fn causal_attention(
+    q: &[f32],
+    cache: Cache<'_>,
+    first: usize,
+    heads: Heads,
+    out: &mut [f32],
+    activations: Activations,
+) {
+    causal_attention_with(Isa::detect(), q, cache, first, heads, out, activations);
 }
 
 pub(super) fn causal_attention_with(
@@ -37,6 +45,7 @@ pub(super) fn causal_attention_with(
     first: usize,
     heads: Heads,
     out: &mut [f32],
+    activations: Activations,
 ) {
     let (dim, width) = (heads.dim, heads.count * heads.dim);
     assert_eq!(q.len(), out.len(), "an output for every query");
@@ -49,20 +58,13 @@ pub(super) fn causal_attention_with(
     );
     let n = q.len() / width;
     assert!(first + n <= cache.capacity, "positions beyond the cache");
-    let of_head = |data, head: usize| {
-        let kv = head / (heads.count / cache.heads);
-        let values: &[f32] = data;
-        Rows::packed(
-            &values[kv * cache.capacity * dim..][..cache.capacity * dim],
-            dim,
-        )
-    };
     if n == 1 {
         out.par_chunks_mut(dim).enumerate().for_each(|(head, out)| {
+            let kv = head / (heads.count / cache.heads);
             let one = One {
                 q: &q[head * dim..][..dim],
-                k: of_head(cache.keys, head),
-                v: of_head(cache.values, head),
+                k: of_head(&cache, cache.keys, kv),
+                v: of_head(&cache, cache.values, kv),
                 keys: first + 1,
                 scale: heads.scale,
                 out,
@@ -71,41 +73,80 @@ pub(super) fn causal_attention_with(
         });
         return;
     }
-    let chunks = n.div_ceil(QUERIES);
-    let out = Shared::new(out);
-    (0..heads.count * chunks).into_par_iter().for_each(|task| {
-        let (head, chunk) = (task / chunks, task % chunks);
-        let queries = chunk * QUERIES..((chunk + 1) * QUERIES).min(n);
-        let mut block = vec![0.0; queries.len() * dim];
-        let attend = Attend {
-            q: Rows {
-                data: &q[head * dim..],
-                stride: width,
+    let work = Causal {
+        q,
+        cache,
+        first,
+        heads,
+        out,
+    };
+    product::with(isa, activations, work);
+}
+
+struct Causal<'a> {
+    q: &'a [f32],
+    cache: Cache<'a>,
+    first: usize,
+    heads: Heads,
+    out: &'a mut [f32],
+}
+
+impl Work for Causal<'_> {
+    type Output = ();
+
+    fn run<M: Multiply>(self, m: M) {
+        let Self { q, cache, .. } = self;
+        let Heads { count, dim, scale } = self.heads;
+        let width = count * dim;
+        let n = q.len() / width;
+        let keys = self.first + n;
+        let size = Memory::size(keys, dim);
+        let mut memory = Lines::new(cache.heads * size);
+        memory
+            .par_chunks_exact_mut(size)
+            .enumerate()
+            .for_each(|(head, to)| {
+                let row = |data, i| &of_head(&cache, data, head)[i * dim..(i + 1) * dim];
+                let (k, v) = (|i| row(cache.keys, i), |i| row(cache.values, i));
+                Memory::pack(m, (keys, dim), k, v, to);
+            });
+        let out = Shared::new(self.out);
+        let blocks = n.div_ceil(SIDE);
+        (0..count * blocks).into_par_iter().for_each(|task| {
+            // The last blocks see most keys: they go first.
+            let (head, block) = (task % count, blocks - 1 - task / count);
+            let kv = head / (count / cache.heads);
+            let attend = Attend {
                 dim,
-            },
-            k: of_head(cache.keys, head),
-            v: of_head(cache.values, head),
-            queries: queries.clone(),
-            keys: first + queries.end,
-            first_position: Some(first),
-            scale: heads.scale,
-            relative: None,
-            out: &mut block,
-        };
-        dispatch(isa, attend);
-        for (i, row) in queries.zip(block.chunks_exact(dim)) {
-            // SAFETY: every task writes its head's part of its own queries' rows.
-            let to = unsafe { out.part(i * width + head * dim, dim) };
-            to.copy_from_slice(row);
-        }
-    });
+                scale,
+                memory: &memory[kv * size..(kv + 1) * size],
+                keys,
+                first_position: Some(self.first),
+                tables: None,
+            };
+            let place = |i: usize| i * width + head * dim;
+            let query = |i: usize| &q[place(i)..place(i) + dim];
+            let write = |i: usize, values: &[f32]| {
+                // SAFETY: every task writes its head's part of its own queries' rows.
+                unsafe { out.part(place(i), dim) }.copy_from_slice(values);
+            };
+            let first = block * SIDE;
+            m.ready(|| attend.block(m, first, SIDE.min(n - first), query, write));
+        });
+    }
+}
+
+/// Rows of a key-value head.
+fn of_head<'a>(cache: &Cache<'_>, data: &'a [f32], head: usize) -> &'a [f32] {
+    let size = data.len() / cache.heads;
+    &data[head * size..(head + 1) * size]
 }
 
 /// One query of one head: nothing to block, the keys are read once.
 struct One<'a> {
     q: &'a [f32],
-    k: Rows<'a>,
-    v: Rows<'a>,
+    k: &'a [f32],
+    v: &'a [f32],
     keys: usize,
     scale: f32,
     out: &'a mut [f32],
@@ -116,9 +157,9 @@ impl Kernel for One<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut weights: Vec<f32> = (0..self.keys)
-            .map(|i| dot(s, self.q, self.k.row(i)) * self.scale)
-            .collect();
+        let dim = self.q.len();
+        let keys = self.k.chunks_exact(dim).take(self.keys);
+        let mut weights: Vec<f32> = keys.map(|k| dot(s, self.q, k) * self.scale).collect();
         let most = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let base = s.splat(most);
         for part in weights.chunks_mut(S::LANES) {
@@ -127,16 +168,21 @@ impl Kernel for One<'_> {
         }
         let unit = 1.0 / weights.iter().sum::<f32>();
         self.out.fill(0.0);
-        for (i, weight) in weights.iter().enumerate() {
+        for (weight, v) in weights.iter().zip(self.v.chunks_exact(dim)) {
             let weight = s.splat(weight * unit);
-            for (out, v) in self
-                .out
-                .chunks_mut(S::LANES)
-                .zip(self.v.row(i).chunks(S::LANES))
-            {
+            for (out, v) in self.out.chunks_mut(S::LANES).zip(v.chunks(S::LANES)) {
                 let sum = s.mul_add(weight, s.load_part(v), s.load_part(out));
                 s.store_part(out, sum);
             }
         }
     }
+}
+
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
+        sum = s.mul_add(s.load_part(a), s.load_part(b), sum);
+    }
+    s.sum(sum)
 }

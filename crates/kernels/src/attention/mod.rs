@@ -1,5 +1,7 @@
 //! `softmax(scale · q kᵀ + bias) v` in one pass over the keys, without a matrix of all scores
-//! (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022), in f32.
+//! (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022). Scores, softmax and sums are
+//! f32; the factors of both products are rounded to bf16 where asked for and where the machine
+//! multiplies bf16.
 //!
 //! SAM's decomposed relative positions (Li et al., 2022) are added to the scores as they are
 //! made: for query `q` at row `y` and key row `ky` the bias is `q · height[y - ky + grid - 1]`,
@@ -10,12 +12,16 @@ mod cached;
 
 pub use cached::{Cache, causal_attention};
 
-use crate::{Isa, parallel::Shared, simd::dispatch};
-use block::{Attend, Rows};
+use crate::{
+    Isa,
+    parallel::Shared,
+    product::{self, Activations, Lines, Multiply, SIDE, Work},
+};
+use block::{Attend, Memory, Tables};
 use rayon::prelude::*;
 
-/// Queries that one task attends for: they share the packing of the keys.
-const QUERIES: usize = 128;
+/// Blocks of queries that one task attends for.
+const BLOCKS: usize = 4;
 
 /// Sizes of a multi-head attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,8 +66,9 @@ pub fn attention(
     heads: Heads,
     relative: Option<RelativePositions<'_>>,
     out: &mut [f32],
+    activations: Activations,
 ) {
-    attention_with(Isa::detect(), qkv, n, heads, relative, out);
+    attention_with(Isa::detect(), qkv, n, heads, relative, out, activations);
 }
 
 fn attention_with(
@@ -71,47 +78,82 @@ fn attention_with(
     heads: Heads,
     relative: Option<RelativePositions<'_>>,
     out: &mut [f32],
+    activations: Activations,
 ) {
-    let (width, dim) = (heads.width(), heads.dim);
+    let width = heads.width();
     assert_eq!(qkv.len(), 3 * out.len(), "q, k and v for every output");
     assert!(out.len().is_multiple_of(n * width), "rows of {width}");
-    check(relative, n, dim);
-    let batch = out.len() / (n * width);
-    let out = Shared::new(out);
-    let chunks = n.div_ceil(QUERIES);
-    (0..batch * heads.count * chunks)
-        .into_par_iter()
-        .for_each(|task| {
-            let (page, head, chunk) = (
-                task / chunks / heads.count,
-                task / chunks % heads.count,
-                task % chunks,
-            );
-            let queries = chunk * QUERIES..((chunk + 1) * QUERIES).min(n);
-            let rows = |part: usize| Rows {
-                data: &qkv[page * n * 3 * width + part * width + head * dim..],
-                stride: 3 * width,
-                dim,
-            };
-            let mut block = vec![0.0; queries.len() * dim];
+    check(relative, n, heads.dim);
+    let work = Global {
+        qkv,
+        n,
+        heads,
+        relative,
+        out,
+    };
+    product::with(isa, activations, work);
+}
+
+struct Global<'a> {
+    qkv: &'a [f32],
+    n: usize,
+    heads: Heads,
+    relative: Option<RelativePositions<'a>>,
+    out: &'a mut [f32],
+}
+
+impl Work for Global<'_> {
+    type Output = ();
+
+    fn run<M: Multiply>(self, m: M) {
+        let Self {
+            qkv,
+            n,
+            heads: Heads { count, dim, scale },
+            ..
+        } = self;
+        let width = count * dim;
+        // Row `i` of q, k or v of a head, which is counted over all pages.
+        let row = |part: usize, head: usize, i: usize| {
+            let at = ((head / count * n + i) * 3 + part) * width + head % count * dim;
+            &qkv[at..at + dim]
+        };
+        let tables = self.relative.map(|r| Tables::new(m, &r, dim));
+        let heads = self.out.len() / (n * dim);
+        let size = Memory::size(n, dim);
+        let mut memory = Lines::new(heads * size);
+        memory
+            .par_chunks_exact_mut(size)
+            .enumerate()
+            .for_each(|(head, to)| {
+                Memory::pack(m, (n, dim), |i| row(1, head, i), |i| row(2, head, i), to);
+            });
+        let out = Shared::new(self.out);
+        let step = BLOCKS * SIDE;
+        let chunks = n.div_ceil(step);
+        (0..heads * chunks).into_par_iter().for_each(|task| {
+            let (head, chunk) = (task / chunks, task % chunks);
             let attend = Attend {
-                q: rows(0),
-                k: rows(1),
-                v: rows(2),
-                queries: queries.clone(),
+                dim,
+                scale,
+                memory: &memory[head * size..(head + 1) * size],
                 keys: n,
                 first_position: None,
-                scale: heads.scale,
-                relative,
-                out: &mut block,
+                tables: tables.as_ref(),
             };
-            dispatch(isa, attend);
-            for (i, row) in queries.zip(block.chunks_exact(dim)) {
+            let write = |i: usize, values: &[f32]| {
+                let at = (head / count * n + i) * width + head % count * dim;
                 // SAFETY: every task writes its head's part of its own queries' rows.
-                let to = unsafe { out.part((page * n + i) * width + head * dim, dim) };
-                to.copy_from_slice(row);
-            }
+                unsafe { out.part(at, dim) }.copy_from_slice(values);
+            };
+            m.ready(|| {
+                for first in (chunk * step..((chunk + 1) * step).min(n)).step_by(SIDE) {
+                    let queries = SIDE.min(n - first);
+                    attend.block(m, first, queries, |i| row(0, head, i), write);
+                }
+            });
         });
+    }
 }
 
 /// Attention inside windows of `window²` positions of a `grid_size` = (height, width) image, as
@@ -119,68 +161,105 @@ fn attention_with(
 ///
 /// Windows at the right and bottom reach over the image; the positions there hold `padding`
 /// (`[3, heads, dim]`, the projection of a zero input, that is its bias) and take part.
+#[allow(clippy::too_many_arguments)]
 pub fn window_attention(
     qkv: &[f32],
-    (height, width): (usize, usize),
+    grid_size: (usize, usize),
     window: usize,
     padding: &[f32],
     heads: Heads,
     relative: RelativePositions<'_>,
     out: &mut [f32],
+    activations: Activations,
 ) {
-    let (row, dim) = (heads.width(), heads.dim);
+    let (height, width) = grid_size;
+    let row = heads.width();
     assert_eq!(qkv.len(), 3 * out.len(), "q, k and v for every output");
     assert_eq!(padding.len(), 3 * row, "padding of one position");
     assert!(
         out.len().is_multiple_of(height * width * row),
         "images of {height} x {width}"
     );
-    check(Some(relative), window * window, dim);
-    let isa = Isa::detect();
-    let batch = out.len() / (height * width * row);
-    let (down, across) = (height.div_ceil(window), width.div_ceil(window));
-    let n = window * window;
-    let out = Shared::new(out);
-    (0..batch * down * across * heads.count)
-        .into_par_iter()
-        .for_each(|task| {
-            let (place, head) = (task / heads.count, task % heads.count);
+    check(Some(relative), window * window, heads.dim);
+    let work = Windows {
+        qkv,
+        grid_size,
+        window,
+        padding,
+        heads,
+        relative,
+        out,
+    };
+    product::with(Isa::detect(), activations, work);
+}
+
+struct Windows<'a> {
+    qkv: &'a [f32],
+    grid_size: (usize, usize),
+    window: usize,
+    padding: &'a [f32],
+    heads: Heads,
+    relative: RelativePositions<'a>,
+    out: &'a mut [f32],
+}
+
+impl Work for Windows<'_> {
+    type Output = ();
+
+    fn run<M: Multiply>(self, m: M) {
+        let Self {
+            qkv,
+            grid_size: (height, width),
+            window,
+            padding,
+            heads: Heads { count, dim, scale },
+            ..
+        } = self;
+        let row = count * dim;
+        let batch = self.out.len() / (height * width * row);
+        let (down, across) = (height.div_ceil(window), width.div_ceil(window));
+        let n = window * window;
+        let tables = Tables::new(m, &self.relative, dim);
+        let out = Shared::new(self.out);
+        let tasks = (0..batch * down * across * count).into_par_iter();
+        tasks.for_each(|task| {
+            let (place, head) = (task / count, task % count);
             let (page, wy, wx) = (place / across / down, place / across % down, place % across);
             // The position in the image of a position in the window, where there is one.
             let position = |i: usize| {
                 let (y, x) = (wy * window + i / window, wx * window + i % window);
                 (y < height && x < width).then_some((page * height + y) * width + x)
             };
-            let gather = |part: usize| -> Vec<f32> {
+            let value = |part: usize, i: usize| {
                 let at = part * row + head * dim;
-                let value = |i| match position(i) {
+                match position(i) {
                     Some(p) => &qkv[p * 3 * row + at..][..dim],
                     None => &padding[at..][..dim],
-                };
-                (0..n).flat_map(value).copied().collect()
+                }
             };
-            let (q, k, v) = (gather(0), gather(1), gather(2));
-            let mut block = vec![0.0; n * dim];
+            let mut memory = Lines::new(Memory::size(n, dim));
+            Memory::pack(m, (n, dim), |i| value(1, i), |i| value(2, i), &mut memory);
             let attend = Attend {
-                q: Rows::packed(&q, dim),
-                k: Rows::packed(&k, dim),
-                v: Rows::packed(&v, dim),
-                queries: 0..n,
+                dim,
+                scale,
+                memory: &memory,
                 keys: n,
                 first_position: None,
-                scale: heads.scale,
-                relative: Some(relative),
-                out: &mut block,
+                tables: Some(&tables),
             };
-            dispatch(isa, attend);
-            for (i, values) in block.chunks_exact(dim).enumerate() {
+            let write = |i: usize, values: &[f32]| {
                 if let Some(p) = position(i) {
                     // SAFETY: every position lies in one window; every task has its own head.
-                    let to = unsafe { out.part(p * row + head * dim, dim) };
-                    to.copy_from_slice(values);
+                    unsafe { out.part(p * row + head * dim, dim) }.copy_from_slice(values);
                 }
-            }
+            };
+            m.ready(|| {
+                for first in (0..n).step_by(SIDE) {
+                    attend.block(m, first, SIDE.min(n - first), |i| value(0, i), write);
+                }
+            });
         });
+    }
 }
 
 fn check(relative: Option<RelativePositions<'_>>, n: usize, dim: usize) {

@@ -1,5 +1,5 @@
 use super::{cached::causal_attention_with, *};
-use crate::noise::noise;
+use crate::{noise::noise, product::Activations::F32};
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
@@ -69,7 +69,7 @@ fn attention_follows_the_definition_on_every_set() {
         });
         for &isa in Isa::available() {
             let mut out = vec![f32::NAN; n * heads.width()];
-            attention_with(isa, &qkv, n, heads, relative, &mut out);
+            attention_with(isa, &qkv, n, heads, relative, &mut out, F32);
             for head in 0..heads.count {
                 let [q, k, v] = [0, 1, 2].map(|p| part(&qkv, heads, n, p, head));
                 for i in 0..n {
@@ -112,6 +112,7 @@ fn windows_reach_over_the_edge_with_their_padding() {
         heads,
         relative,
         &mut out,
+        F32,
     );
     // The same by plain attention on windows laid out by hand.
     for page in 0..batch {
@@ -126,7 +127,14 @@ fn windows_reach_over_the_edge_with_their_padding() {
             });
             let laid: Vec<f32> = rows.flatten().copied().collect();
             let mut truth = vec![0.0; window * window * row_len];
-            attention(&laid, window * window, heads, Some(relative), &mut truth);
+            attention(
+                &laid,
+                window * window,
+                heads,
+                Some(relative),
+                &mut truth,
+                F32,
+            );
             for i in 0..window * window {
                 if let Some(p) = position(i) {
                     let expected = &truth[i * row_len..(i + 1) * row_len];
@@ -161,7 +169,7 @@ fn causal_attention_sees_the_past_only_on_every_set() {
         };
         for &isa in Isa::available() {
             let mut out = vec![f32::NAN; q.len()];
-            causal_attention_with(isa, &q, cache, first, heads, &mut out);
+            causal_attention_with(isa, &q, cache, first, heads, &mut out, F32);
             for head in 0..heads.count {
                 let base = head / (heads.count / kv) * capacity * dim;
                 for i in 0..n {

@@ -3,62 +3,102 @@
 //! Memory binds here, so activations stay f32 and weights are widened on the way. One row at a
 //! time beats several interleaved ones: the hardware prefetcher follows one stream better.
 
-use super::Product;
+use super::{Affine, Into, Matrix, Output};
 use crate::{
     Isa,
+    parallel::Shared,
     simd::{Kernel, Simd, dispatch},
 };
 use half::bf16;
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Bytes of weights in one task: long enough to hide the cost of handing it out.
-const TASK_BYTES: usize = 256 << 10;
+/// Bytes of weights in one task, at least: memory takes a while to follow a new place.
+const TASK_BYTES: usize = 512 << 10;
+/// Tasks that every thread should find, if they are not too short: so fast cores do not wait for
+/// slow ones.
+const TASKS: usize = 8;
+/// How far ahead weights are fetched: over the end of a page, where the hardware stops.
+const AHEAD: usize = 1024;
 
-pub(super) fn run(isa: Isa, product: Product<'_>, x: &[f32], y: &mut [f32]) {
-    let (outs, k, n) = (product.weight.rows, product.weight.cols, product.n);
-    let task_outs = (TASK_BYTES / (2 * k)).max(1);
-    let task = |first: usize, y: &mut [f32]| {
-        for (j, y) in y.chunks_exact_mut(n).enumerate() {
-            let (w, bias) = (product.weight.row(first + j), product.bias(first + j));
-            dispatch(isa, Row { x, w, bias, y });
-        }
-    };
-    if n == 1 {
-        y.par_chunks_mut(task_outs)
-            .enumerate()
-            .for_each(|(i, y)| task(i * task_outs, y));
-        return;
-    }
-    // Several rows: collect `[out, n]`, then transpose the small result.
-    let mut columns = vec![0.0; outs * n];
-    columns
-        .par_chunks_mut(task_outs * n)
+/// Calls `work` with ranges of `0..rows` in parallel, for each of the `(rows, bytes a row)`; the
+/// first argument says which. How the work is split changes no result.
+pub(super) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) + Sync) {
+    let all: usize = parts.iter().map(|(rows, bytes)| rows * bytes).sum();
+    let task_bytes = (all / (TASKS * rayon::current_num_threads())).max(TASK_BYTES);
+    let tasks: Vec<(usize, Range<usize>)> = parts
+        .iter()
         .enumerate()
-        .for_each(|(i, y)| task(i * task_outs, y));
-    for (out, column) in columns.chunks_exact(n).enumerate() {
-        for (row, value) in column.iter().enumerate() {
-            y[row * outs + out] = *value;
-        }
-    }
+        .flat_map(|(part, &(rows, bytes))| {
+            let count = (rows * bytes).div_ceil(task_bytes).min(rows);
+            (0..count).map(move |i| (part, i * rows / count..(i + 1) * rows / count))
+        })
+        .collect();
+    tasks
+        .par_iter()
+        .with_max_len(1)
+        .for_each(|(part, range)| work(*part, range.clone()));
 }
 
-/// One weight row against all rows of `x`; `y` has a value for each of these.
-struct Row<'a> {
+/// `x` `[n, in]` through several layers.
+pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], into: Into) {
+    let parts: Vec<(Affine<'_>, Shared<'_>)> = layers
+        .iter_mut()
+        .map(|(layer, y)| (*layer, Shared::new(y)))
+        .collect();
+    let sizes: Vec<(usize, usize)> = parts
+        .iter()
+        .map(|(layer, _)| (layer.weight.rows, 2 * layer.weight.cols))
+        .collect();
+    rows(&sizes, |part, outs| {
+        let (layer, y) = &parts[part];
+        dispatch(
+            isa,
+            Rows {
+                x,
+                n,
+                layer,
+                outs,
+                y,
+                add: into == Into::Sum,
+            },
+        );
+    });
+}
+
+/// Some weight rows against all rows of `x`.
+struct Rows<'a> {
     x: &'a [f32],
-    w: &'a [bf16],
-    bias: f32,
-    y: &'a mut [f32],
+    n: usize,
+    layer: &'a Affine<'a>,
+    outs: Range<usize>,
+    y: &'a Shared<'a>,
+    add: bool,
 }
 
-impl Kernel for Row<'_> {
+impl Kernel for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (x, y) in self.x.chunks_exact(self.w.len()).zip(self.y) {
-            *y = dot(s, x, self.w) + self.bias;
+        let Affine { weight, bias } = self.layer;
+        for out in self.outs {
+            let bias = bias.map_or(0.0, |b| b[out].to_f32());
+            for i in 0..self.n {
+                let x = &self.x[i * weight.cols..(i + 1) * weight.cols];
+                let sum = dot(s, x, weight.row(out)) + bias;
+                // SAFETY: every task has outputs of its own.
+                let y = unsafe { self.y.part(i * weight.rows + out, 1) };
+                y[0] = if self.add { y[0] + sum } else { sum };
+            }
         }
     }
+}
+
+/// The sum of `x` times row `row` of a weight.
+#[inline(always)]
+pub(super) fn row_dot<S: Simd>(s: S, x: &[f32], weight: &Matrix<'_>, row: usize) -> f32 {
+    dot(s, x, weight.row(row))
 }
 
 /// Four running sums, so that additions do not wait for each other.
@@ -66,8 +106,14 @@ impl Kernel for Row<'_> {
 fn dot<S: Simd>(s: S, x: &[f32], w: &[bf16]) -> f32 {
     let mut sums = [s.splat(0.0); 4];
     let k = w.len();
+    assert_eq!(x.len(), k, "one input a weight");
     let mut at = 0;
     while at + 4 * S::LANES <= k {
+        s.fetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD));
+        if S::LANES == 16 {
+            // The second cache line of the four vectors.
+            s.fetch(w.as_ptr().wrapping_add(at + 32).wrapping_byte_add(AHEAD));
+        }
         for (i, sum) in sums.iter_mut().enumerate() {
             let p = at + i * S::LANES;
             // SAFETY: `p + LANES <= k`, the length of both rows.

@@ -36,7 +36,8 @@ fn check(n: usize, outs: usize, k: usize, with_bias: bool, seed: u64) {
     for &isa in Isa::available() {
         for activations in [Activations::F32, Activations::Bf16] {
             let mut y = vec![f32::NAN; n * outs];
-            linear_with(isa, &x, w, bias, &mut y, activations);
+            let layer = Affine::new(w, bias);
+            linear_with(isa, &x, &mut [(layer, &mut y)], Into::Fresh, activations);
             // Rounding a factor to bf16 moves a product by at most 2^-8 of itself.
             let rounded = activations == Activations::Bf16 && isa.multiplies_bf16() && n > FEW_ROWS;
             let unit = if rounded { 2.0_f64.powi(-8) } else { 1e-6 };
@@ -90,13 +91,8 @@ fn the_number_of_threads_changes_nothing() {
             .unwrap();
         let mut y = vec![0.0; n * outs];
         pool.install(|| {
-            linear(
-                &x,
-                Matrix::new(&w, outs, k),
-                None,
-                &mut y,
-                Activations::Bf16,
-            )
+            let w = Matrix::new(&w, outs, k);
+            linear(&x, w.into(), &mut y, Into::Fresh, Activations::Bf16);
         });
         y
     };

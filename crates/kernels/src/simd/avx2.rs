@@ -43,12 +43,28 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: V) {
+        let mut lanes = [0.0; Self::LANES];
+        // SAFETY: `lanes` holds LANES values; the caller guarantees as many writable ones.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), v);
+            p.cast::<[bf16; Self::LANES]>()
+                .write_unaligned(lanes.map(bf16::from_f32));
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> V {
         // SAFETY: the caller guarantees LANES readable values, `run` the machine.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
         }
+    }
+
+    #[inline(always)]
+    fn fetch<T>(self, p: *const T) {
+        // SAFETY: a hint, which reads nothing that the program sees.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
 
     methods! {

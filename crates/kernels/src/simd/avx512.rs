@@ -44,9 +44,20 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: V) {
+        // SAFETY: the caller guarantees LANES writable values, `run` the machine.
+        unsafe { _mm256_storeu_si256(p.cast(), narrow(v)) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> V {
         // SAFETY: the caller guarantees LANES readable values, `run` the machine.
         unsafe { widen(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn fetch<T>(self, p: *const T) {
+        // SAFETY: a hint, which reads nothing that the program sees.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
 
     methods! {
@@ -79,6 +90,12 @@ impl Simd for Avx512 {
         // SAFETY: the mask keeps the store inside the slice; `run` guarantees the machine.
         unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask(s.len()), v) }
     }
+
+    #[inline(always)]
+    fn store_bf16_part(self, s: &mut [bf16], v: V) {
+        // SAFETY: as above.
+        unsafe { _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask(s.len()), narrow(v)) }
+    }
 }
 
 #[inline(always)]
@@ -92,4 +109,12 @@ fn mask(n: usize) -> __mmask16 {
 unsafe fn widen(bits: __m256i) -> V {
     // SAFETY: the caller's promise.
     unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) }
+}
+
+/// # Safety
+/// The machine must have AVX-512 F and BF16.
+#[inline(always)]
+unsafe fn narrow(v: V) -> __m256i {
+    // SAFETY: the caller's promise; the cast keeps 256 bits.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) }
 }

@@ -33,6 +33,15 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` must be valid for reading `LANES` values.
     unsafe fn load_bf16(self, p: *const bf16) -> Self::V;
+    /// Rounds to bf16, to nearest, ties to even, and stores `LANES` values.
+    /// # Safety
+    /// `p` must be valid for writing `LANES` values.
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::V);
+    /// Asks for the cache line at `p`, which may lie anywhere.
+    #[inline(always)]
+    fn fetch<T>(self, p: *const T) {
+        let _ = p;
+    }
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -77,6 +86,16 @@ pub(crate) trait Simd: Copy {
         let mut lanes = [0.0; MAX_LANES];
         // SAFETY: `lanes` holds MAX_LANES >= LANES values.
         unsafe { self.store(lanes.as_mut_ptr(), v) };
+        let n = s.len().min(Self::LANES);
+        s[..n].copy_from_slice(&lanes[..n]);
+    }
+
+    /// Rounds and stores the first `s.len().min(LANES)` values.
+    #[inline(always)]
+    fn store_bf16_part(self, s: &mut [bf16], v: Self::V) {
+        let mut lanes = [bf16::ZERO; MAX_LANES];
+        // SAFETY: `lanes` holds MAX_LANES >= LANES values.
+        unsafe { self.store_bf16(lanes.as_mut_ptr(), v) };
         let n = s.len().min(Self::LANES);
         s[..n].copy_from_slice(&lanes[..n]);
     }

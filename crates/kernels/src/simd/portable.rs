@@ -33,6 +33,14 @@ impl Simd for Portable {
         unsafe { p.cast::<V>().write_unaligned(v) }
     }
     #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: V) {
+        // SAFETY: the caller guarantees LANES writable values.
+        unsafe {
+            p.cast::<[bf16; LANES]>()
+                .write_unaligned(v.map(bf16::from_f32))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> V {
         // SAFETY: the caller guarantees LANES readable values; bf16 is a transparent u16.
         let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };

@@ -185,7 +185,8 @@ impl Recorder {
         let value = match rest {
             "sam" | "sam.neck" | "sam.net_2" => value.permute((0, 3, 1, 2))?.contiguous()?,
             "proj" => value.flatten(1, 2)?,
-            _ => value.clone(),
+            // The encoder goes on in the same memory.
+            _ => value.copy()?,
         };
         let name = match view {
             "seq" => "vis.seq".to_owned(),

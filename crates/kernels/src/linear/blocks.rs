@@ -1,0 +1,349 @@
+//! Products of many rows: operations bind, so both operands are packed and multiplied in blocks.
+//!
+//! The left operand is packed once; a task packs a few panels of weights, which then stay in its
+//! core's cache, and takes a range of rows through them. What becomes of a block of sums is the
+//! [`Sink`]'s business: it is done while they are in the level-1 cache.
+
+use super::{Affine, Matrix};
+use crate::{
+    Isa,
+    activation::{Function, silu_mul},
+    parallel::Shared,
+    product::{Left, Lines, Multiply, SIDE, Value},
+    simd::{Kernel, Simd, dispatch},
+};
+use half::bf16;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Bytes of panels that a task holds.
+const PANEL_BYTES: usize = 512 << 10;
+/// Blocks of rows that a task takes through its panels, at least if there are as many: packing a
+/// panel costs about as much as multiplying two blocks with it.
+const TASK_BLOCKS: usize = 32;
+/// Tasks that every thread should find, so that none waits long for the last one.
+const TASKS: usize = 4;
+
+/// A right operand.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    /// Column `i` is row `i` of a weight.
+    Rows(Matrix<'a>),
+    /// In each panel 16 rows of the first weight, then the same rows of the second.
+    Halves(Matrix<'a>, Matrix<'a>),
+}
+
+impl<'a> Right<'a> {
+    fn panels(&self) -> usize {
+        match self {
+            Self::Rows(w) => w.rows.div_ceil(SIDE),
+            Self::Halves(w, _) => w.rows.div_ceil(SIDE / 2),
+        }
+    }
+
+    /// The columns of a panel.
+    fn columns(&self, panel: usize) -> [&'a [bf16]; SIDE] {
+        let mut columns: [&[bf16]; SIDE] = [&[]; SIDE];
+        let mut put = |at: usize, w: &Matrix<'a>, rows: Range<usize>| {
+            for (column, row) in columns[at..]
+                .iter_mut()
+                .zip(rows.start..rows.end.min(w.rows))
+            {
+                *column = w.row(row);
+            }
+        };
+        match self {
+            Self::Rows(w) => put(0, w, panel * SIDE..(panel + 1) * SIDE),
+            Self::Halves(first, second) => {
+                let rows = panel * SIDE / 2..(panel + 1) * SIDE / 2;
+                put(0, first, rows.clone());
+                put(SIDE / 2, second, rows);
+            }
+        }
+        columns
+    }
+}
+
+/// Takes blocks of sums.
+pub(super) trait Sink: Sync {
+    fn put(&self, isa: Isa, sums: &Sums<'_>);
+}
+
+/// A block of sums.
+pub(super) struct Sums<'a> {
+    /// SIDE rows of the panel's SIDE columns.
+    values: &'a [f32],
+    /// The rows of the left operand that the first of them are.
+    rows: Range<usize>,
+    panel: usize,
+}
+
+impl<'a> Sums<'a> {
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = (usize, &'a [f32])> {
+        self.rows.clone().zip(self.values.chunks_exact(SIDE))
+    }
+}
+
+/// A product and where its sums go.
+pub(super) struct Job<'a, E> {
+    pub left: &'a Left<E>,
+    /// The left operand's rows that take part; the first of them begins a block.
+    pub rows: Range<usize>,
+    pub right: Right<'a>,
+    pub sink: &'a dyn Sink,
+}
+
+/// A part of a job.
+struct Task<'a, E> {
+    job: &'a Job<'a, E>,
+    panels: Range<usize>,
+    blocks: Range<usize>,
+}
+
+/// Runs all jobs in one parallel region.
+pub(super) fn run<M: Multiply>(m: M, jobs: &[Job<'_, M::Value>]) {
+    let tasks = tasks(jobs);
+    tasks
+        .par_iter()
+        .with_max_len(1)
+        .for_each(|task| m.ready(|| multiply(m, task)));
+}
+
+fn multiply<M: Multiply>(m: M, task: &Task<'_, M::Value>) {
+    let Job {
+        left, right, sink, ..
+    } = task.job;
+    let steps = left.steps();
+    let size = steps * SIDE * SIDE;
+    let mut panels = Lines::new(task.panels.len() * size);
+    for (panel, to) in task.panels.clone().zip(panels.chunks_exact_mut(size)) {
+        let next = right.columns(panel + 1);
+        M::Value::panel(m.isa(), &right.columns(panel), &next, to);
+    }
+    let mut sums = Lines::<f32>::new(SIDE * SIDE);
+    for block in task.blocks.clone() {
+        let rows = (task.job.rows.end - block * SIDE).min(SIDE);
+        for (panel, packed) in task.panels.clone().zip(panels.chunks_exact(size)) {
+            let (a, b) = (left.block(block).as_ptr(), packed.as_ptr());
+            // SAFETY: both are packed with `steps` steps, in whole lines; `sums` holds SIDE rows;
+            // `run` has readied the thread.
+            unsafe { m.block::<false>(a, b, steps, rows, sums.as_mut_ptr(), SIDE) };
+            let sums = Sums {
+                values: &sums,
+                rows: block * SIDE..block * SIDE + rows,
+                panel,
+            };
+            sink.put(m.isa(), &sums);
+        }
+    }
+}
+
+/// The jobs in parts: few panels by many rows, finer where there would be too few of them. How
+/// the work is split changes no result.
+fn tasks<'a, E: Value>(jobs: &'a [Job<'a, E>]) -> Vec<Task<'a, E>> {
+    let wanted = TASKS * rayon::current_num_threads();
+    let split = |panels_most: usize, blocks_most: usize| {
+        let mut tasks = Vec::new();
+        for job in jobs {
+            let panel_bytes = job.left.steps() * SIDE * SIDE * size_of::<E>();
+            let panels_most = panels_most.min(PANEL_BYTES / panel_bytes.max(1)).max(1);
+            for panels in ranges(job.right.panels(), panels_most) {
+                // Neighbouring tasks share weights, which are read from memory once.
+                let first = job.rows.start / SIDE;
+                for blocks in ranges(job.rows.len().div_ceil(SIDE), blocks_most) {
+                    tasks.push(Task {
+                        job,
+                        panels: panels.clone(),
+                        blocks: first + blocks.start..first + blocks.end,
+                    });
+                }
+            }
+        }
+        tasks
+    };
+    let mut tasks = Vec::new();
+    for panels in [16, 8, 4, 2, 1] {
+        tasks = split(panels, TASK_BLOCKS);
+        if tasks.len() >= wanted {
+            break;
+        }
+    }
+    tasks
+}
+
+/// `0..n` in ranges of about the same length, at most `most`.
+fn ranges(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = n.div_ceil(most);
+    (0..count).map(move |i| i * n / count..(i + 1) * n / count)
+}
+
+/// Where a product's rows go, its bias added.
+pub(super) struct Store<'a> {
+    y: Shared<'a>,
+    width: usize,
+    bias: Option<&'a [bf16]>,
+    add: bool,
+}
+
+impl<'a> Store<'a> {
+    /// Into `y` `[rows, out]`, added to what is there if `add`.
+    pub(super) fn new(y: &'a mut [f32], layer: &Affine<'a>, add: bool) -> Self {
+        Self {
+            y: Shared::new(y),
+            width: layer.weight.rows,
+            bias: layer.bias,
+            add,
+        }
+    }
+}
+
+impl Sink for Store<'_> {
+    fn put(&self, isa: Isa, sums: &Sums<'_>) {
+        dispatch(isa, StoreBlock { store: self, sums });
+    }
+}
+
+struct StoreBlock<'a> {
+    store: &'a Store<'a>,
+    sums: &'a Sums<'a>,
+}
+
+impl Kernel for StoreBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Store {
+            y,
+            width,
+            bias,
+            add,
+        } = self.store;
+        let start = self.sums.panel * SIDE;
+        let live = (width - start).min(SIDE);
+        let mut biases = [0.0; SIDE];
+        if let Some(bias) = bias {
+            widen(s, &bias[start..start + live], &mut biases);
+        }
+        for (i, sums) in self.sums.rows() {
+            // SAFETY: blocks of sums are disjoint, as are their places in `y`.
+            let y = unsafe { y.part(i * width + start, live) };
+            let parts = sums
+                .chunks_exact(S::LANES)
+                .zip(biases.chunks_exact(S::LANES));
+            for (y, (sums, bias)) in y.chunks_mut(S::LANES).zip(parts) {
+                // SAFETY: both chunks hold LANES values.
+                let mut v = unsafe { s.add(s.load(sums.as_ptr()), s.load(bias.as_ptr())) };
+                if *add {
+                    v = s.add(v, s.load_part(y));
+                }
+                s.store_part(y, v);
+            }
+        }
+    }
+}
+
+/// What comes between two products.
+#[derive(Clone, Copy)]
+pub(super) enum Between<'a> {
+    /// A function of the first product's sums with their bias.
+    Function(Function, Option<&'a [bf16]>),
+    /// `silu(gate) * up`, of a right operand of halves.
+    SwiGlu,
+}
+
+/// Packs what comes between two products as the second's left operand.
+pub(super) struct Inner<'a, E> {
+    data: Shared<'a, E>,
+    steps: usize,
+    /// Summed values of the second product.
+    width: usize,
+    between: Between<'a>,
+}
+
+impl<'a, E: Value> Inner<'a, E> {
+    /// Into `left`, of rows of `width` values.
+    pub(super) fn new(left: &'a mut Left<E>, width: usize, between: Between<'a>) -> Self {
+        let steps = left.steps();
+        Self {
+            data: Shared::new(left.data_mut()),
+            steps,
+            width,
+            between,
+        }
+    }
+}
+
+impl<E: Value> Sink for Inner<'_, E> {
+    fn put(&self, isa: Isa, sums: &Sums<'_>) {
+        dispatch(isa, InnerBlock { inner: self, sums });
+    }
+}
+
+struct InnerBlock<'a, E> {
+    inner: &'a Inner<'a, E>,
+    sums: &'a Sums<'a>,
+}
+
+impl<E: Value> Kernel for InnerBlock<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Inner { width, between, .. } = *self.inner;
+        let columns = match between {
+            Between::Function(..) => SIDE,
+            Between::SwiGlu => SIDE / 2,
+        };
+        let start = self.sums.panel * columns;
+        let live = (width - start).min(columns);
+        // The last panel fills its step with zeros.
+        let filled = match start + columns >= width {
+            true => SIDE - start % SIDE,
+            false => columns,
+        };
+        let mut biases = [0.0; SIDE];
+        if let Between::Function(_, Some(bias)) = between {
+            widen(s, &bias[start..start + live], &mut biases);
+        }
+        let mut values = [0.0; SIDE];
+        for (i, sums) in self.sums.rows() {
+            let out = &mut values[..live];
+            match between {
+                Between::Function(function, _) => {
+                    let parts = sums
+                        .chunks_exact(S::LANES)
+                        .zip(biases.chunks_exact(S::LANES));
+                    for (out, (sums, bias)) in out.chunks_mut(S::LANES).zip(parts) {
+                        let v = s.add(s.load_part(sums), s.load_part(bias));
+                        s.store_part(out, function.of(s, v));
+                    }
+                }
+                Between::SwiGlu => {
+                    let (gate, up) = sums.split_at(SIDE / 2);
+                    let parts = gate.chunks_exact(S::LANES).zip(up.chunks_exact(S::LANES));
+                    for (out, (gate, up)) in out.chunks_mut(S::LANES).zip(parts) {
+                        s.store_part(out, silu_mul(s, s.load_part(gate), s.load_part(up)));
+                    }
+                }
+            }
+            let (block, row) = (i / SIDE, i % SIDE);
+            let step = block * self.inner.steps + start / SIDE;
+            let at = (step * SIDE + row) * SIDE + start % SIDE;
+            // SAFETY: panels are disjoint, and only the last one writes beyond its columns, where
+            // no other does.
+            let to = unsafe { self.inner.data.part(at, filled) };
+            for (to, values) in to.chunks_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
+                E::store(s, to, s.load_part(values));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn widen<S: Simd>(s: S, from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.chunks_mut(S::LANES).zip(from.chunks(S::LANES)) {
+        s.store_part(to, s.load_bf16_part(from));
+    }
+}

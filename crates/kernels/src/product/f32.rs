@@ -1,0 +1,115 @@
+//! Blocks of f32 products, on every instruction set.
+
+use super::{Multiply, SIDE};
+use crate::{
+    Isa,
+    simd::{Kernel, Simd, dispatch},
+};
+
+/// Products of f32 values with an instruction set that the machine has.
+#[derive(Clone, Copy)]
+pub(crate) struct F32(pub Isa);
+
+impl Multiply for F32 {
+    type Value = f32;
+
+    fn isa(self) -> Isa {
+        self.0
+    }
+
+    unsafe fn block<const ADD: bool>(
+        self,
+        a: *const f32,
+        b: *const f32,
+        steps: usize,
+        rows: usize,
+        c: *mut f32,
+        stride: usize,
+    ) {
+        dispatch(
+            self.0,
+            Block::<ADD> {
+                a,
+                b,
+                steps,
+                rows,
+                c,
+                stride,
+            },
+        );
+    }
+}
+
+/// The promise of [`Multiply::block`] holds for every one that is made.
+struct Block<const ADD: bool> {
+    a: *const f32,
+    b: *const f32,
+    steps: usize,
+    rows: usize,
+    c: *mut f32,
+    stride: usize,
+}
+
+impl<const ADD: bool> Kernel for Block<ADD> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // Sums fill half of the registers: 8 rows x 2 vectors of 32, or 4 x 2 of 16.
+        if S::LANES == 16 {
+            self.rows_of::<S, 8>(s);
+        } else {
+            self.rows_of::<S, 4>(s);
+        }
+    }
+}
+
+/// Vectors of a panel's row that are multiplied together.
+const VECTORS: usize = 2;
+
+impl<const ADD: bool> Block<ADD> {
+    #[inline(always)]
+    fn rows_of<S: Simd, const ROWS: usize>(&self, s: S) {
+        for row in (0..self.rows).step_by(ROWS) {
+            for column in (0..SIDE).step_by(VECTORS * S::LANES) {
+                self.part::<S, ROWS>(s, row, column);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn part<S: Simd, const ROWS: usize>(&self, s: S, row: usize, column: usize) {
+        // SAFETY: SIDE is a multiple of ROWS and of VECTORS * LANES, so the part lies inside the
+        // block, the panel and `c`, by the promise of `Multiply::block`.
+        unsafe {
+            let c = self.c.add(row * self.stride + column);
+            let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+            if ADD {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = s.load(c.add(i * self.stride + j * S::LANES));
+                    }
+                }
+            }
+            for step in 0..self.steps {
+                let a = self.a.add((step * SIDE + row) * SIDE);
+                let b = self.b.add(step * SIDE * SIDE + column);
+                for t in 0..SIDE {
+                    let b: [S::V; VECTORS] =
+                        std::array::from_fn(|j| s.load(b.add(t * SIDE + j * S::LANES)));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let a = s.splat(*a.add(i * SIDE + t));
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = s.mul_add(a, b, *sum);
+                        }
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    s.store(c.add(i * self.stride + j * S::LANES), sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Operands in the order that kernels read them.
+
+#[cfg(target_arch = "x86_64")]
+use super::x86_pack;
+use super::{Lines, SIDE};
+use crate::{Isa, simd::Simd};
+use half::bf16;
+use rayon::prelude::*;
+
+/// Values of a packed operand.
+pub(crate) trait Value: bytemuck::Pod + Send + Sync {
+    /// Stores the first `to.len()` values of `v`, at most its lanes.
+    fn store<S: Simd>(s: S, to: &mut [Self], v: S::V);
+
+    /// Puts `from`, of any length, as row `row` of a block of `to.len() / SIDE²` steps.
+    fn put_row(isa: Isa, from: &[f32], to: &mut [Self], row: usize);
+
+    /// Packs a panel of `to.len() / SIDE²` steps whose columns are `rows`, of `from` values each;
+    /// columns beyond `rows` are zero. The rows of `next` are fetched into the cache meanwhile:
+    /// the hardware follows too few of the many rows that are read side by side.
+    fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [Self]);
+
+    /// [`Self::panel`] of f32 rows.
+    fn panel_f32(isa: Isa, rows: &[&[f32]], to: &mut [Self]);
+
+    /// Packs a panel whose summed values are `rows`, each with up to SIDE columns.
+    fn panel_of_columns(isa: Isa, rows: &[&[f32]], to: &mut [Self]);
+}
+
+/// A packed left operand.
+pub(crate) struct Left<E> {
+    data: Lines<E>,
+    rows: usize,
+    steps: usize,
+}
+
+impl<E: Value> Left<E> {
+    /// Room for `rows` rows of `cols` values.
+    pub(crate) fn new(rows: usize, cols: usize) -> Self {
+        let steps = cols.div_ceil(SIDE);
+        Self {
+            data: Lines::new(rows.next_multiple_of(SIDE) * steps * SIDE),
+            rows,
+            steps,
+        }
+    }
+
+    /// Packs `rows` rows of up to `cols` values; `row` hands row `i` to its second argument.
+    pub(crate) fn pack(
+        isa: Isa,
+        rows: usize,
+        cols: usize,
+        row: impl Fn(usize, &mut dyn FnMut(&[f32])) + Sync,
+    ) -> Self {
+        let mut left = Self::new(rows, cols);
+        let block = SIDE * SIDE * left.steps;
+        left.data
+            .par_chunks_exact_mut(block)
+            .enumerate()
+            .for_each(|(i, to)| {
+                for at in 0..SIDE.min(rows - i * SIDE) {
+                    row(i * SIDE + at, &mut |from| E::put_row(isa, from, to, at));
+                }
+            });
+        left
+    }
+
+    /// [`Self::pack`] of a matrix.
+    pub(crate) fn of(isa: Isa, x: &[f32], cols: usize) -> Self {
+        Self::pack(isa, x.len() / cols, cols, |i, put| {
+            put(&x[i * cols..(i + 1) * cols]);
+        })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The rows `SIDE * i ..` with all their steps.
+    #[inline(always)]
+    pub(crate) fn block(&self, i: usize) -> &[E] {
+        let size = SIDE * SIDE * self.steps;
+        &self.data[i * size..(i + 1) * size]
+    }
+
+    pub(crate) fn data_mut(&mut self) -> &mut [E] {
+        &mut self.data
+    }
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn store<S: Simd>(s: S, to: &mut [f32], v: S::V) {
+        s.store_part(to, v);
+    }
+
+    fn put_row(_: Isa, from: &[f32], to: &mut [f32], row: usize) {
+        let steps = to.chunks_exact_mut(SIDE * SIDE);
+        let to = steps.map(|step| &mut step[row * SIDE..(row + 1) * SIDE]);
+        fill(from, to);
+    }
+
+    fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            // SAFETY: such a set only comes from detection.
+            unsafe { x86_pack::f32_panel_of_bf16(rows, next, to) };
+            return;
+        }
+        let _ = (isa, next);
+        transpose(rows, to, |v| v.to_f32());
+    }
+
+    fn panel_f32(isa: Isa, rows: &[&[f32]], to: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            // SAFETY: such a set only comes from detection.
+            unsafe { x86_pack::f32_panel_of_f32(rows, to) };
+            return;
+        }
+        let _ = isa;
+        transpose(rows, to, |v| v);
+    }
+
+    fn panel_of_columns(_: Isa, rows: &[&[f32]], to: &mut [f32]) {
+        let rows = rows.iter().copied().chain(std::iter::repeat(&[][..]));
+        for (from, to) in rows.zip(to.chunks_exact_mut(SIDE)) {
+            fill(from, std::iter::once(to));
+        }
+    }
+}
+
+/// Fills pieces of SIDE values, with zeros behind the end of `from`.
+fn fill<'a>(from: &[f32], to: impl Iterator<Item = &'a mut [f32]>) {
+    let mut left = from;
+    for to in to {
+        let (now, later) = left.split_at(left.len().min(SIDE));
+        to[..now.len()].copy_from_slice(now);
+        to[now.len()..].fill(0.0);
+        left = later;
+    }
+}
+
+/// `rows` as columns of a panel of f32 values.
+fn transpose<T: Copy>(rows: &[&[T]], to: &mut [f32], widen: impl Fn(T) -> f32) {
+    for (column, row) in (0..SIDE).zip(rows.iter().copied().chain(std::iter::repeat(&[][..]))) {
+        let values = row.iter().map(|v| widen(*v)).chain(std::iter::repeat(0.0));
+        for (to, value) in to.iter_mut().skip(column).step_by(SIDE).zip(values) {
+            *to = value;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Value for bf16 {
+    #[inline(always)]
+    fn store<S: Simd>(s: S, to: &mut [bf16], v: S::V) {
+        s.store_bf16_part(to, v);
+    }
+
+    fn put_row(isa: Isa, from: &[f32], to: &mut [bf16], row: usize) {
+        assert!(isa.has_avx512());
+        // SAFETY: such a set only comes from detection.
+        unsafe { x86_pack::bf16_row(from, to, row) }
+    }
+
+    fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: as above.
+        unsafe { x86_pack::bf16_panel_of_bf16(rows, next, to) }
+    }
+
+    fn panel_f32(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: as above.
+        unsafe { x86_pack::bf16_panel_of_f32(rows, to) }
+    }
+
+    fn panel_of_columns(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: as above.
+        unsafe { x86_pack::bf16_panel_of_columns(rows, to) }
+    }
+}

@@ -1,0 +1,102 @@
+//! Blocks of bf16 products with AVX-512 (`vdpbf16ps`): 32 products an instruction.
+
+use super::{Multiply, SIDE};
+use crate::Isa;
+use half::bf16;
+use std::arch::x86_64::*;
+
+/// A register block: 8 x 2 sums of 16 columns.
+const ROWS: usize = 8;
+const LANES: usize = 16;
+
+/// Proof that the machine multiplies pairs.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs(());
+
+impl Pairs {
+    pub(super) fn new() -> Self {
+        assert!(Isa::available().contains(&Isa::Avx512));
+        Self(())
+    }
+}
+
+impl Multiply for Pairs {
+    type Value = bf16;
+
+    fn isa(self) -> Isa {
+        Isa::Avx512
+    }
+
+    unsafe fn block<const ADD: bool>(
+        self,
+        a: *const bf16,
+        b: *const bf16,
+        steps: usize,
+        rows: usize,
+        c: *mut f32,
+        stride: usize,
+    ) {
+        for row in (0..rows).step_by(ROWS) {
+            // SAFETY: a `Pairs` proves the machine; SIDE is a multiple of ROWS, so the rows lie
+            // inside the block and `c` by the caller's promise.
+            unsafe {
+                let (a, c) = (a.add(row * SIDE), c.add(row * stride));
+                part::<ADD>(a, b, steps, c, stride);
+            }
+        }
+    }
+}
+
+/// ROWS rows of a block.
+///
+/// # Safety
+/// As for [`Multiply::block`], for ROWS rows.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn part<const ADD: bool>(
+    a: *const bf16,
+    b: *const bf16,
+    steps: usize,
+    c: *mut f32,
+    stride: usize,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+    // SAFETY: the caller's promise; a step holds SIDE rows of SIDE values on both sides.
+    unsafe {
+        if ADD {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_loadu_ps(c.add(i * stride + j * LANES));
+                }
+            }
+        }
+        for step in 0..steps {
+            let a = a.add(step * SIDE * SIDE).cast::<i32>();
+            let b = b.add(step * SIDE * SIDE);
+            for pair in 0..SIDE / 2 {
+                let b = b.add(pair * 2 * SIDE);
+                let right = [
+                    pairs(_mm512_load_si512(b.cast())),
+                    pairs(_mm512_load_si512(b.add(SIDE).cast())),
+                ];
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = pairs(_mm512_set1_epi32(*a.add(i * SIDE / 2 + pair)));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = _mm512_dpbf16_ps(*sum, left, right);
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                _mm512_storeu_ps(c.add(i * stride + j * LANES), sum);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pairs(v: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits without invalid patterns.
+    unsafe { std::mem::transmute(v) }
+}
