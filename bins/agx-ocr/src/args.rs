@@ -201,7 +201,12 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     pub pretty: bool,
 
-    /// Add times to the JSON document, as "stats"
+    /// Add times to the JSON document, as "stats", and what share of the machine's limits they reach
+    ///
+    /// For vision, prefill and decode: the time, the operations or bytes that the work needs, their
+    /// rate, and its share of what this machine reaches at most with the same threads: products of
+    /// its fastest instruction, or reading the decoder's weights. After the page is read, these
+    /// limits are measured, which takes about 0.3 seconds.
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
 

@@ -38,7 +38,7 @@ pub struct Output {
     pub format: Format,
     /// JSON in lines.
     pub pretty: bool,
-    /// With times.
+    /// With times, and the machine's limits.
     pub stats: bool,
 }
 

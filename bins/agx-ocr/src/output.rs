@@ -4,7 +4,7 @@ use crate::{
     config::{Format, Output},
     failure::{Failure, say},
 };
-use agx_ocr_pipeline::{Page, Stats};
+use agx_ocr_pipeline::{Machine, Page, Stages, Stats};
 use anyhow::Context;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -15,19 +15,57 @@ struct Document {
     #[serde(flatten)]
     page: Page,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stats: Option<Times>,
+    stats: Option<Costs>,
 }
 
-/// The page's times, and that of loading the model.
+/// What the page cost, and what share of the machine's limits that was.
 #[derive(Serialize)]
-struct Times {
+struct Costs {
     load_ms: f64,
     #[serde(flatten)]
     page: Stats,
+    machine: Machine,
+    stages: Stages,
+    goal: Goal,
 }
 
-/// Prints a page as it was asked for.
-pub fn print_page(mut page: Page, load_ms: f64, output: &Output) -> Result<(), Failure> {
+/// What the stages' shares are meant to reach.
+#[derive(Serialize)]
+struct Goal {
+    /// `pairs_share` of `vision`, where the machine has such products.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vision_pairs_share: Option<f64>,
+    /// `pairs_share` of `prefill`, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_pairs_share: Option<f64>,
+    /// `share` of `decode`: reading the weights takes no more than 1.2 times as long as it must.
+    decode_share: f64,
+}
+
+impl Costs {
+    fn new(load_ms: f64, page: Stats, machine: Machine) -> Self {
+        let pairs = machine.gflops.pairs;
+        Self {
+            load_ms,
+            page,
+            stages: page.stages(&machine),
+            goal: Goal {
+                vision_pairs_share: pairs.map(|_| 0.65),
+                prefill_pairs_share: pairs.map(|_| 0.60),
+                decode_share: 0.83,
+            },
+            machine,
+        }
+    }
+}
+
+/// Prints a page as it was asked for; with the limits of the machine, also what it cost.
+pub fn print_page(
+    mut page: Page,
+    load_ms: f64,
+    machine: Option<Machine>,
+    output: &Output,
+) -> Result<(), Failure> {
     if output.format == Format::Text {
         // The JSON document has them; here they would be lost.
         for warning in &page.warnings {
@@ -40,10 +78,7 @@ pub fn print_page(mut page: Page, load_ms: f64, output: &Output) -> Result<(), F
     for region in &mut page.regions {
         region.confidence = rounded(region.confidence);
     }
-    let stats = output.stats.then_some(Times {
-        load_ms,
-        page: page.stats,
-    });
+    let stats = machine.map(|machine| Costs::new(load_ms, page.stats, machine));
     let document = Document { page, stats };
     print_json(&document, output.pretty)
 }

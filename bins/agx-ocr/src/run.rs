@@ -61,7 +61,8 @@ fn read_page(config: &Config) -> Result<(), Failure> {
         "read"
     );
     debug!(stats = ?page.stats, "times");
-    output::print_page(page, load_ms, &config.output)
+    let machine = config.output.stats.then(|| ocr.machine());
+    output::print_page(page, load_ms, machine, &config.output)
 }
 
 fn load(config: &Config) -> Result<Ocr, Failure> {

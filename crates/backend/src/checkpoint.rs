@@ -30,6 +30,14 @@ pub struct TensorInfo {
     pub(crate) range: Range<usize>,
 }
 
+impl TensorInfo {
+    /// The values as they lie in the file.
+    pub fn bytes(&self) -> &[u8] {
+        // Opening the file has checked the range.
+        self.file.bytes().get(self.range.clone()).unwrap_or(&[])
+    }
+}
+
 /// A bf16 tensor of a checkpoint, where it lies.
 #[derive(Clone, Debug)]
 pub struct Weight {

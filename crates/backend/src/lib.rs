@@ -11,6 +11,7 @@
 //! | [`SwiGlu`], [`Router`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
 //! | [`KvCache`], [`Rope`] | causal attention over a cache |
+//! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
 //! | [`Observer`] | sees every named intermediate result, and may stop the work |
 //!
 //! # Example
@@ -47,7 +48,7 @@ mod layers;
 mod loader;
 mod observer;
 
-pub use agx_ocr_kernels::linear::Activations;
+pub use agx_ocr_kernels::{awake, linear::Activations};
 pub use attention::{RelativePositions, SelfAttention};
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use error::{Error, Mismatch, Result};

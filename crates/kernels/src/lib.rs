@@ -12,6 +12,7 @@
 //! | [`conv`] | 2-D convolution on channels-last images |
 //! | [`norm`], [`activation`], [`rope`], [`routing`] | the small operations between products |
 //! | [`mapped`] | read-only file mappings |
+//! | [`limits`] | what this machine reaches at most, to compare with |
 //!
 //! # Instruction sets
 //!
@@ -45,6 +46,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 mod isa;
+pub mod limits;
 pub mod linear;
 pub mod mapped;
 #[cfg(test)]
@@ -58,3 +60,4 @@ mod simd;
 
 pub use half;
 pub use isa::Isa;
+pub use parallel::awake;

@@ -1,6 +1,9 @@
-//! Writing disjoint parts of one slice from several threads.
+//! Writing disjoint parts of one slice from several threads, and keeping threads awake.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// A mutable slice that tasks share, each writing parts of its own.
 pub(crate) struct Shared<'a, T = f32> {
@@ -41,5 +44,78 @@ impl<'a, T> Shared<'a, T> {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
         // SAFETY: inside the slice by the check; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
+    }
+
+    /// Asks for the cache lines of the values at `start..start + len`, which will be written.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, start: usize, len: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (start..start + len).step_by(64 / size_of::<T>()) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint, which reads nothing that the program sees.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.ptr.wrapping_add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (start, len);
+    }
+}
+
+/// Runs `work`, a series of short parallel regions, without letting the threads of the pool fall
+/// asleep between them: to wake one takes longer than many a region.
+pub fn awake<R>(work: impl FnOnce() -> R) -> R {
+    let me = rayon::current_thread_index();
+    let done = AtomicBool::new(false);
+    /// Also when `work` panics.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    rayon::in_place_scope(|scope| {
+        scope.spawn_broadcast(|_, context| {
+            let mut idle = 0_u32;
+            while Some(context.index()) != me && !done.load(Ordering::Acquire) {
+                idle = match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => 0,
+                    _ => idle.saturating_add(1),
+                };
+                // Others may need this core.
+                if idle > 1000 {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let _done = Done(&done);
+        work()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    #[test]
+    fn work_that_is_kept_awake_ends_inside_and_outside_of_pools() {
+        let sum = || (0..1000_u64).into_par_iter().map(|i| i % 7).sum::<u64>();
+        let expected = sum();
+        assert_eq!(awake(|| awake(sum)), expected);
+        for threads in 1..=3 {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            // Several at once: one keeper may find itself below another one's work.
+            let all: Vec<u64> = std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| pool.install(|| (0..50).map(|_| awake(sum)).sum())))
+                    .collect();
+                runs.into_iter().map(|run| run.join().unwrap()).collect()
+            });
+            assert_eq!(all, [50 * expected; 4]);
+        }
     }
 }

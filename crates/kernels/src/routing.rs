@@ -1,5 +1,10 @@
 //! Choosing experts, and probabilities over rows.
 
+use crate::{
+    Isa,
+    simd::{Kernel, Simd, dispatch, math},
+};
+
 /// Softmax of one row in place; `-inf` becomes 0.
 pub fn softmax(row: &mut [f32]) {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -33,14 +38,40 @@ pub fn top_k(row: &[f32], k: usize, indices: &mut [u32], values: &mut [f32]) {
 
 /// The natural logarithm of the probability that softmax of `logits` gives to `index`.
 pub fn log_probability(logits: &[f32], index: usize) -> f32 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|v| (v - most).exp()).sum();
+    let (most, sum) = dispatch(Isa::detect(), Exponentials { logits });
     logits[index] - most - sum.ln()
+}
+
+/// The largest value, and the sum of `exp(value - largest)`.
+struct Exponentials<'a> {
+    logits: &'a [f32],
+}
+
+impl Kernel for Exponentials<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        let whole = self.logits.chunks_exact(S::LANES);
+        let rest = whole.remainder();
+        let mut top = s.splat(f32::NEG_INFINITY);
+        for part in whole.clone() {
+            top = s.max(top, s.load_part(part));
+        }
+        let most = rest.iter().copied().fold(s.largest(top), f32::max);
+        let (base, mut sum) = (s.splat(most), s.splat(0.0));
+        for part in whole {
+            sum = s.add(sum, math::exp(s, s.sub(s.load_part(part), base)));
+        }
+        let rest: f32 = rest.iter().map(|v| (v - most).exp()).sum();
+        (most, s.sum(sum) + rest)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::noise;
 
     #[test]
     fn softmax_sums_to_one_and_masks() {
@@ -61,9 +92,12 @@ mod tests {
 
     #[test]
     fn log_probability_is_the_log_of_softmax() {
-        let logits = [0.3, -2.0, 5.0, 1.0];
-        let mut p = logits;
-        softmax(&mut p);
-        assert!((log_probability(&logits, 3) - p[3].ln()).abs() < 1e-5);
+        for n in [1, 4, 16, 37, 1000] {
+            let logits: Vec<f32> = noise(n, 3).into_iter().map(|v| 9.0 * v).collect();
+            let mut p = logits.clone();
+            softmax(&mut p);
+            let error = log_probability(&logits, n / 2) - p[n / 2].ln();
+            assert!(error.abs() < 1e-4, "{error} of {n}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The decoding loop.
 
 use crate::{Decoder, Error, NoRepeatNgram, Result, Sampling, sampling::Sampler};
-use agx_ocr_backend::{Observer, log_probability};
+use agx_ocr_backend::{Observer, awake, log_probability};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::ops::{ControlFlow, Range};
@@ -101,12 +101,12 @@ impl Decoder {
         };
         let mut input = self.embed_prompt(prompt)?;
         while answer.ids.len() < most {
-            let x = self.forward(&input, &mut cache, observer)?;
-            let last = x.narrow(0, x.dim(0)? - 1, 1)?;
-            let mut logits = self
-                .logits(&last, observer)?
-                .flatten_all()?
-                .to_vec1::<f32>()?;
+            let mut logits = awake(|| {
+                let x = self.forward(&input, &mut cache, observer)?;
+                let last = x.narrow(0, x.dim(0)? - 1, 1)?;
+                let logits = self.logits(&last, observer)?;
+                Ok::<_, Error>(logits.flatten_all()?.to_vec1::<f32>()?)
+            })?;
             let id = self.choose(&mut logits, prompt, &answer, options, &mut sampler)?;
             if id.0 == options.eos {
                 answer.finish_reason = FinishReason::Stop;

@@ -37,6 +37,7 @@
 //! positions fill. One [`Decoder`] serves many threads, each generation with a cache of its own.
 
 mod config;
+mod cost;
 mod decoder;
 mod error;
 mod generate;

@@ -32,6 +32,7 @@
 //! | [`Options`], [`ReadOptions`] | how to load, how to read |
 //! | [`Task`] | what to ask of the model: text, markdown, lines with places … |
 //! | [`Page`], [`Region`] | what it read, with a confidence |
+//! | [`Stats`], [`Machine`] | what a page cost, and what share of the machine's limits that was |
 //! | [`Event`] | what happens meanwhile: views, tokens |
 //! | [`input`] | bytes to an upright image, with limits |
 //!
@@ -45,6 +46,7 @@
 
 mod error;
 pub mod input;
+mod machine;
 mod model_dir;
 mod ocr;
 mod options;
@@ -56,6 +58,7 @@ pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};
 pub use error::{Error, ErrorKind, Result};
 pub use input::{Alpha, Limits};
+pub use machine::{ComputeBound, Gflops, Machine, MemoryBound, Stages};
 pub use ocr::Ocr;
 pub use options::{Mode, Options, Precision, ReadOptions, Repetition, Split};
 pub use page::{Event, Page, Region, Stats, TokenCounts};

@@ -3,11 +3,12 @@
 use crate::{
     Error, Event, Options, Page, Precision, ReadOptions, Result, Split, Stats,
     input::{self, DecodedImage},
+    machine::read_by_every_token,
     model_dir::{Defaults, ModelDir},
     page::TokenCounts,
     reading::{BandReading, Prepared},
 };
-use agx_ocr_backend::{Activations, Checkpoint};
+use agx_ocr_backend::{Activations, Checkpoint, TensorInfo};
 use agx_ocr_language::{Decoder, LanguageConfig};
 use agx_ocr_text::{Task, Tokenizer, prompt_ids};
 use agx_ocr_vision::{VisionConfig, VisionEncoder, bands, views};
@@ -22,9 +23,11 @@ pub struct Ocr {
     pub(crate) encoder: VisionEncoder,
     pub(crate) decoder: Decoder,
     pub(crate) defaults: Defaults,
+    pub(crate) vision: VisionConfig,
+    pub(crate) weights: Vec<TensorInfo>,
+    pub(crate) threads: ThreadPool,
     name: String,
     options: Options,
-    threads: ThreadPool,
 }
 
 impl Ocr {
@@ -67,9 +70,11 @@ impl Ocr {
             encoder: encoder?,
             decoder,
             defaults: dir.defaults,
+            vision,
+            weights: read_by_every_token(&checkpoint),
+            threads,
             name: dir.name,
             options,
-            threads,
         })
     }
 

@@ -61,7 +61,8 @@ pub struct TokenCounts {
     pub generated: usize,
 }
 
-/// Time that a page took, in milliseconds.
+/// Time that a page took, in milliseconds, and the work that it needed. [`Stats::stages`] holds
+/// them beside the limits of a [`Machine`](crate::Machine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -75,6 +76,15 @@ pub struct Stats {
     pub decode_ms: f64,
     /// Tokens a second in decoding.
     pub tokens_per_second: f64,
+    /// Multiply-adds (two operations each) of `vision_ms`.
+    pub vision_multiply_adds: u64,
+    /// Multiply-adds (two operations each) of `prefill_ms`.
+    pub prefill_multiply_adds: u64,
+    /// Bytes of weights, keys and values that had to be read in `decode_ms`.
+    pub decode_bytes: u64,
+    /// Tokens that `decode_ms` was spent on: all but the answers' first, and those that ended the
+    /// answers.
+    pub decoded_tokens: u64,
 }
 
 /// What happens while a page is read.

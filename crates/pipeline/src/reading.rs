@@ -5,9 +5,9 @@ use crate::{
     ocr::milliseconds, page::TokenCounts,
 };
 use agx_ocr_backend::Unobserved;
-use agx_ocr_language::{GenerateOptions, NgramScope, NoRepeatNgram, Prompt};
+use agx_ocr_language::{Answer, GenerateOptions, NgramScope, NoRepeatNgram, Prompt};
 use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
-use agx_ocr_vision::views::Views;
+use agx_ocr_vision::{VisionConfig, views::Views};
 use std::{
     ops::{ControlFlow, Range},
     time::Instant,
@@ -35,6 +35,13 @@ impl Prepared {
             .tiles
             .as_ref()
             .map_or(0, |tiles| tiles.images.len())
+    }
+
+    /// Multiply-adds that encoding the views takes.
+    fn multiply_adds(&self, encoder: &VisionConfig) -> u64 {
+        let tiles = self.views.tiles.iter().flat_map(|tiles| &tiles.images);
+        let views = tiles.chain([&self.views.global]);
+        views.map(|view| encoder.multiply_adds(view.width())).sum()
     }
 }
 
@@ -66,6 +73,7 @@ impl Ocr {
                 let _ = on_event(Event::View { done, total });
             })?;
         stats.vision_ms += milliseconds(started);
+        stats.vision_multiply_adds += band.multiply_adds(&self.vision);
 
         let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
         let prompt = prompt_ids(&self.tokenizer, prompt, rows)?;
@@ -94,6 +102,12 @@ impl Ocr {
         let prefill = first_token.unwrap_or(total);
         stats.prefill_ms += prefill;
         stats.decode_ms += total - prefill;
+        let (decoder, positions) = (self.decoder.config(), prompt.ids.len());
+        stats.prefill_multiply_adds += decoder.prefill_multiply_adds(positions);
+        let steps = decode_steps(&answer);
+        let bytes = (1..=steps).map(|i| decoder.decode_bytes(positions + i));
+        stats.decode_bytes += bytes.sum::<u64>();
+        stats.decoded_tokens += steps as u64;
 
         let decoded = self.tokenizer.decode_spans(&answer.ids);
         let markup = agx_ocr_text::parse(&decoded.text);
@@ -200,6 +214,15 @@ impl BandReading {
     }
 }
 
+/// Tokens that took a step of the decoder of their own. The prompt's step gives the first token;
+/// the token that ends an answer is not in it.
+fn decode_steps(answer: &Answer) -> usize {
+    match answer.finish_reason {
+        FinishReason::Stop => answer.ids.len(),
+        _ => answer.ids.len().saturating_sub(1),
+    }
+}
+
 /// The text without markup.
 fn render(text: &str, markup: &Markup, style: MarkupStyle) -> String {
     if markup.entries.is_empty() {
@@ -277,5 +300,22 @@ mod tests {
     fn confidence_is_the_geometric_mean() {
         assert_eq!(confidence(&[]), 0.0);
         assert!((confidence(&[0.25_f32.ln(), 1.0_f32.ln()]) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_end_takes_a_step_and_the_first_token_none() {
+        for (tokens, finish_reason, steps) in [
+            (5, FinishReason::Stop, 5),
+            (5, FinishReason::Length, 4),
+            (1, FinishReason::Cancelled, 0),
+            (0, FinishReason::Stop, 0),
+        ] {
+            let answer = Answer {
+                ids: vec![7; tokens],
+                log_probabilities: vec![0.0; tokens],
+                finish_reason,
+            };
+            assert_eq!(decode_steps(&answer), steps);
+        }
     }
 }

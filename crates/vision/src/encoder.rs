@@ -6,7 +6,7 @@ use crate::{
     sam::Sam,
     views::{self, Views},
 };
-use agx_ocr_backend::{Linear, Loader, Observer};
+use agx_ocr_backend::{Linear, Loader, Observer, awake};
 use candle_core::{D, Device, Tensor};
 use image::RgbImage;
 use std::{fmt, slice};
@@ -95,6 +95,10 @@ impl VisionEncoder {
     /// # Errors
     /// When the side is no multiple of 64, or `observer` stops.
     pub fn encode_view(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
+        awake(|| self.encode_pixels(pixels, observer))
+    }
+
+    fn encode_pixels(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
         let sam = self.sam.forward(pixels, observer)?;
         let clip = self.clip.forward(&sam, observer)?;
         let (batch, n, _, width) = sam.dims4()?;

@@ -36,6 +36,7 @@
 pub mod bands;
 pub mod clip;
 mod config;
+mod cost;
 mod encoder;
 mod error;
 mod positions;

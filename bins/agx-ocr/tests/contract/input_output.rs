@@ -134,6 +134,44 @@ fn au_06_times_on_request() {
 }
 
 #[test]
+fn au_06_limits_of_the_machine_on_request() {
+    let arguments = ["--stats", "--threads", "2"];
+    let stats = &agx_ocr(&arguments).input(page("line-fox")).json()["stats"];
+    let positive = |value: &Value, names: &[&str]| {
+        for name in names {
+            let number = value[name].as_f64();
+            assert!(number.is_some_and(|n| n > 0.0), "{name}: {value}");
+        }
+    };
+    let (machine, stages, goal) = (&stats["machine"], &stats["stages"], &stats["goal"]);
+    assert!(machine["kernels"].is_string());
+    assert_eq!(machine["threads"], 2);
+    positive(machine, &["read_gbs"]);
+    let limits = machine["gflops"].as_object().unwrap();
+    assert!(limits.contains_key("f32"));
+    // A limit that the machine does not have is absent.
+    positive(
+        &machine["gflops"],
+        &limits.keys().map(String::as_str).collect::<Vec<_>>(),
+    );
+
+    for name in ["vision", "prefill"] {
+        positive(&stages[name], &["ms", "gflop", "gflops", "share"]);
+        if limits.contains_key("pairs") {
+            positive(&stages[name], &["pairs_share"]);
+            positive(goal, &[&format!("{name}_pairs_share")]);
+        }
+    }
+    positive(&stages["decode"], &["ms", "gb", "gbs", "share"]);
+    positive(goal, &["decode_share"]);
+
+    // One token is the prefill's: nothing was decoded.
+    let short = agx_ocr(&["--stats", "--max-tokens", "1"]).input(page("line-fox"));
+    let stages = &short.json()["stats"]["stages"];
+    assert!(stages["prefill"].is_object() && stages["decode"].is_null());
+}
+
+#[test]
 fn au_07_partial_success_is_success() {
     let result = agx_ocr(&["--max-tokens", "9"])
         .input(page("line-fox"))

@@ -247,9 +247,11 @@ impl<E: Value> Kernel for Weigh<'_, E> {
         let row_len = self.sums.len() / SIDE;
         for i in 0..self.count {
             let scores = &mut self.scores[i * KEYS..][..self.width];
+            let most = &mut self.softmax.most[i];
+            let mut top = s.splat(*most);
             match self.biases {
                 Some(biases) => {
-                    add_biases(s, scores, scale, biases, i, self.start, self.attend.keys)
+                    add_biases(s, scores, scale, biases, i, self.start, self.attend.keys);
                 }
                 None => {
                     for part in scores.chunks_exact_mut(S::LANES) {
@@ -258,11 +260,8 @@ impl<E: Value> Kernel for Weigh<'_, E> {
                 }
             }
             scores[self.visible[i]..].fill(f32::NEG_INFINITY);
-            let most = &mut self.softmax.most[i];
-            let mut top = s.splat(*most);
             for part in scores.chunks_exact(S::LANES) {
-                // SAFETY: the chunk has LANES values.
-                top = s.max(top, unsafe { s.load(part.as_ptr()) });
+                top = s.max(top, s.load_part(part));
             }
             let top = s.largest(top);
             // Where nothing is visible yet there is nothing to scale.
@@ -308,17 +307,28 @@ fn add_biases<S: Simd>(
 ) {
     let (by_row, by_column) = biases.of(query);
     let grid = biases.grid;
-    let mut at = 0;
     let n = scores.len().min(keys - start);
-    while at < n {
-        let (row, column) = ((start + at) / grid, (start + at) % grid);
-        let len = (grid - column).min(n - at);
-        let row = s.splat(by_row[row]);
-        let parts = by_column[column..column + len].chunks(S::LANES);
-        for (scores, bias) in scores[at..at + len].chunks_mut(S::LANES).zip(parts) {
-            let bias = s.add(row, s.load_part(bias));
+    let (mut row, mut column) = (start / grid, start % grid);
+    let mut rest = &mut scores[..n];
+    while !rest.is_empty() {
+        let len = (grid - column).min(rest.len());
+        let (now, later) = rest.split_at_mut(len);
+        rest = later;
+        let of_row = s.splat(by_row[row]);
+        let whole = len / S::LANES * S::LANES;
+        let (now, now_end) = now.split_at_mut(whole);
+        let (bias, bias_end) = by_column[column..column + len].split_at(whole);
+        let pairs = now
+            .chunks_exact_mut(S::LANES)
+            .zip(bias.chunks_exact(S::LANES));
+        for (scores, bias) in pairs {
+            let bias = s.add(of_row, s.load_part(bias));
             s.store_part(scores, s.mul_add(s.load_part(scores), scale, bias));
         }
-        at += len;
+        if whole < len {
+            let bias = s.add(of_row, s.load_part(bias_end));
+            s.store_part(now_end, s.mul_add(s.load_part(now_end), scale, bias));
+        }
+        (row, column) = (row + 1, 0);
     }
 }

@@ -157,18 +157,26 @@ impl Kernel for One<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // Loops, not adapters: a closure that the library calls is not compiled for the set.
         let dim = self.q.len();
-        let keys = self.k.chunks_exact(dim).take(self.keys);
-        let mut weights: Vec<f32> = keys.map(|k| dot(s, self.q, k) * self.scale).collect();
-        let most = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let base = s.splat(most);
-        for part in weights.chunks_mut(S::LANES) {
+        let mut weights = vec![f32::NEG_INFINITY; self.keys.next_multiple_of(S::LANES)];
+        let mut most = f32::NEG_INFINITY;
+        for (weight, k) in weights
+            .iter_mut()
+            .zip(self.k.chunks_exact(dim).take(self.keys))
+        {
+            *weight = dot(s, self.q, k) * self.scale;
+            most = most.max(*weight);
+        }
+        let (base, mut total) = (s.splat(most), s.splat(0.0));
+        for part in weights.chunks_exact_mut(S::LANES) {
             let weight = math::exp(s, s.sub(s.load_part(part), base));
             s.store_part(part, weight);
+            total = s.add(total, weight);
         }
-        let unit = 1.0 / weights.iter().sum::<f32>();
+        let unit = 1.0 / s.sum(total);
         self.out.fill(0.0);
-        for (weight, v) in weights.iter().zip(self.v.chunks_exact(dim)) {
+        for (weight, v) in weights.iter().zip(self.v.chunks_exact(dim)).take(self.keys) {
             let weight = s.splat(weight * unit);
             for (out, v) in self.out.chunks_mut(S::LANES).zip(v.chunks(S::LANES)) {
                 let sum = s.mul_add(weight, s.load_part(v), s.load_part(out));

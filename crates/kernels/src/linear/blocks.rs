@@ -66,6 +66,9 @@ impl<'a> Right<'a> {
 
 /// Takes blocks of sums.
 pub(super) trait Sink: Sync {
+    /// Told before the sums are made where they will lie.
+    fn prepare(&self, rows: Range<usize>, panel: usize);
+
     fn put(&self, isa: Isa, sums: &Sums<'_>);
 }
 
@@ -125,13 +128,15 @@ fn multiply<M: Multiply>(m: M, task: &Task<'_, M::Value>) {
     for block in task.blocks.clone() {
         let rows = (task.job.rows.end - block * SIDE).min(SIDE);
         for (panel, packed) in task.panels.clone().zip(panels.chunks_exact(size)) {
+            let first = block * SIDE;
+            sink.prepare(first..first + rows, panel);
             let (a, b) = (left.block(block).as_ptr(), packed.as_ptr());
             // SAFETY: both are packed with `steps` steps, in whole lines; `sums` holds SIDE rows;
             // `run` has readied the thread.
             unsafe { m.block::<false>(a, b, steps, rows, sums.as_mut_ptr(), SIDE) };
             let sums = Sums {
                 values: &sums,
-                rows: block * SIDE..block * SIDE + rows,
+                rows: first..first + rows,
                 panel,
             };
             sink.put(m.isa(), &sums);
@@ -199,6 +204,11 @@ impl<'a> Store<'a> {
 }
 
 impl Sink for Store<'_> {
+    fn prepare(&self, rows: Range<usize>, panel: usize) {
+        // Rows lie far apart: without the hint every one of them waits for memory.
+        rows.for_each(|row| self.y.fetch(row * self.width + panel * SIDE, SIDE));
+    }
+
     fn put(&self, isa: Isa, sums: &Sums<'_>) {
         dispatch(isa, StoreBlock { store: self, sums });
     }
@@ -276,6 +286,8 @@ impl<'a, E: Value> Inner<'a, E> {
 }
 
 impl<E: Value> Sink for Inner<'_, E> {
+    fn prepare(&self, _: Range<usize>, _: usize) {}
+
     fn put(&self, isa: Isa, sums: &Sums<'_>) {
         dispatch(isa, InnerBlock { inner: self, sums });
     }

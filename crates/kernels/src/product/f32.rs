@@ -5,6 +5,7 @@ use crate::{
     Isa,
     simd::{Kernel, Simd, dispatch},
 };
+use std::hint::black_box;
 
 /// Products of f32 values with an instruction set that the machine has.
 #[derive(Clone, Copy)]
@@ -37,6 +38,10 @@ impl Multiply for F32 {
                 stride,
             },
         );
+    }
+
+    fn peak(self, rounds: usize) -> usize {
+        dispatch(self.0, Ones { rounds })
     }
 }
 
@@ -111,5 +116,45 @@ impl<const ADD: bool> Block<ADD> {
                 }
             }
         }
+    }
+}
+
+/// What [`Multiply::peak`] does.
+struct Ones {
+    rounds: usize,
+}
+
+impl Kernel for Ones {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        // As many sums as in a block.
+        if S::LANES == 16 {
+            self.sums::<S, 16>(s)
+        } else {
+            self.sums::<S, 8>(s)
+        }
+    }
+}
+
+impl Ones {
+    #[inline(always)]
+    fn sums<S: Simd, const SUMS: usize>(&self, s: S) -> usize {
+        // The compiler must not know that all sums are the same.
+        let mut sums = [(); SUMS].map(|()| s.splat(black_box(0.0)));
+        let one = s.splat(black_box(1.0));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                // Not `1 * 1 + sum`: where there is no fused instruction, the product would be
+                // made once for all rounds.
+                *sum = s.mul_add(*sum, one, one);
+            }
+        }
+        let mut total = 0;
+        for sum in sums {
+            total += s.sum(sum) as usize;
+        }
+        total
     }
 }

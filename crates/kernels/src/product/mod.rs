@@ -71,6 +71,11 @@ pub(crate) trait Multiply: Copy + Send + Sync {
         c: *mut f32,
         stride: usize,
     );
+
+    /// Multiplies ones, with registers alone: in each of `rounds` rounds one instruction for each
+    /// of as many sums as it takes to keep the machine busy. The result is what the sums come to,
+    /// the number of multiply-adds; they are exact up to 2^18 rounds.
+    fn peak(self, rounds: usize) -> usize;
 }
 
 /// Work that is written once for all ways to multiply.

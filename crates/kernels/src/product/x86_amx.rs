@@ -87,6 +87,14 @@ impl Multiply for Amx {
             }
         }
     }
+
+    fn peak(self, rounds: usize) -> usize {
+        let ones = [bf16::ONE; 2 * TILE * TILE];
+        let mut sums = [[0.0_f32; TILE * TILE]; 4];
+        // SAFETY: the tiles are set up; `ones` and each of `sums` hold one of 1 KiB.
+        self.ready(|| unsafe { sums_of_ones(ones.as_ptr(), rounds, sums.as_mut_ptr()) });
+        sums.iter().flatten().map(|sum| *sum as usize).sum()
+    }
 }
 
 /// Sets all tiles of this thread to 16 rows of 64 bytes.
@@ -218,6 +226,47 @@ unsafe fn one<const ADD: bool>(
             line = in(reg) 64_usize,
             c = in(reg) c,
             bytes = in(reg) bytes,
+            options(nostack),
+        );
+    }
+}
+
+/// What [`Multiply::peak`] does, with tiles as in [`two`].
+///
+/// # Safety
+/// `ones` must hold a tile and `sums` four. Only inside [`Multiply::ready`].
+unsafe fn sums_of_ones(ones: *const bf16, rounds: usize, sums: *mut [f32; TILE * TILE]) {
+    // SAFETY: the caller's promise; no code of the compiler's own uses tiles in between.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "tileloadd tmm4, [{ones} + {line}]",
+            "tileloadd tmm5, [{ones} + {line}]",
+            "tileloadd tmm6, [{ones} + {line}]",
+            "tileloadd tmm7, [{ones} + {line}]",
+            ones = in(reg) ones,
+            line = in(reg) 64_usize,
+            options(readonly, nostack),
+        );
+        for _ in 0..rounds {
+            asm!(
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                options(nomem, nostack),
+            );
+        }
+        asm!(
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 1024], tmm1",
+            "tilestored [{sums} + {line} + 2048], tmm2",
+            "tilestored [{sums} + {line} + 3072], tmm3",
+            sums = in(reg) sums,
+            line = in(reg) 64_usize,
             options(nostack),
         );
     }

@@ -57,7 +57,7 @@ pub(super) fn bf16_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [b
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn bf16_panel_of_f32(rows: &[&[f32]], to: &mut [bf16]) {
-    turn(rows, bytemuck::cast_slice_mut(to), SIDE, |row, at| {
+    turn(rows, &[], bytemuck::cast_slice_mut(to), SIDE, |row, at| {
         rounded(row, at)
     });
 }
@@ -84,12 +84,25 @@ pub(super) fn f32_panel_of_f32(rows: &[&[f32]], to: &mut [f32]) {
     });
 }
 
-/// Asks for the cache lines of a row.
-#[inline(always)]
-fn fetch(row: &[bf16]) {
-    for line in row.chunks(SIDE) {
+/// Walks the cache lines of some rows, in order.
+struct Ahead<'a> {
+    rows: std::slice::Iter<'a, &'a [bf16]>,
+    row: &'a [bf16],
+}
+
+impl Ahead<'_> {
+    /// Asks for the next line.
+    #[inline(always)]
+    fn fetch(&mut self) {
+        if self.row.is_empty() {
+            match self.rows.next() {
+                Some(row) => self.row = row,
+                None => return,
+            }
+        }
         // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.row.as_ptr().cast()) };
+        self.row = &self.row[self.row.len().min(SIDE)..];
     }
 }
 
@@ -104,16 +117,17 @@ fn turn<T>(
     values: usize,
     load: impl Fn(&[T], usize) -> __m512,
 ) {
-    let count = to.len() / (LANES * SIDE);
+    let mut ahead = Ahead {
+        rows: next.iter(),
+        row: &[],
+    };
     for (i, lines) in to.chunks_exact_mut(LANES * SIDE).enumerate() {
-        for row in &next[i * next.len() / count..(i + 1) * next.len() / count] {
-            fetch(row);
-        }
         for half in 0..2 {
             let mut block = [_mm512_setzero_ps(); LANES];
             let rows = rows.iter().skip(half * LANES);
             for (to, row) in block.iter_mut().zip(rows) {
                 *to = load(row, i * values);
+                ahead.fetch();
             }
             for (line, column) in lines.chunks_exact_mut(SIDE).zip(transpose(block)) {
                 // SAFETY: the slice holds a register.

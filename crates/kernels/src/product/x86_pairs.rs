@@ -3,7 +3,7 @@
 use super::{Multiply, SIDE};
 use crate::Isa;
 use half::bf16;
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, hint::black_box};
 
 /// A register block: 8 x 2 sums of 16 columns.
 const ROWS: usize = 8;
@@ -44,6 +44,11 @@ impl Multiply for Pairs {
                 part::<ADD>(a, b, steps, c, stride);
             }
         }
+    }
+
+    fn peak(self, rounds: usize) -> usize {
+        // SAFETY: a `Pairs` proves the machine.
+        unsafe { ones(rounds) }
     }
 }
 
@@ -99,4 +104,19 @@ unsafe fn part<const ADD: bool>(
 fn pairs(v: __m512i) -> __m512bh {
     // SAFETY: both are 512 bits without invalid patterns.
     unsafe { std::mem::transmute(v) }
+}
+
+/// What [`Multiply::peak`] does.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn ones(rounds: usize) -> usize {
+    // The compiler must not know that all sums are the same.
+    let mut sums = [(); 16].map(|()| _mm512_set1_ps(black_box(0.0)));
+    let one = pairs(_mm512_set1_epi16(bf16::ONE.to_bits() as i16));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, one, one);
+        }
+    }
+    let total = |sum| _mm512_reduce_add_ps(sum) as usize;
+    sums.into_iter().map(total).sum()
 }

@@ -72,16 +72,22 @@ impl Simd for Avx2 {
         add(a: V, b: V) -> V { _mm256_add_ps(a, b) }
         sub(a: V, b: V) -> V { _mm256_sub_ps(a, b) }
         mul(a: V, b: V) -> V { _mm256_mul_ps(a, b) }
-        div(a: V, b: V) -> V { _mm256_div_ps(a, b) }
+        reciprocal(a: V) -> V { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
         mul_add(a: V, b: V, c: V) -> V { _mm256_fmadd_ps(a, b, c) }
         max(a: V, b: V) -> V { _mm256_max_ps(a, b) }
         min(a: V, b: V) -> V { _mm256_min_ps(a, b) }
         round(a: V) -> V {
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
         }
-        pow2(a: V) -> V {{
-            let n = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
+        scale(a: V, n: V) -> V {{
+            // In two halves, each of which an exponent holds.
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let pow2 = |n| {
+                let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            };
+            _mm256_mul_ps(_mm256_mul_ps(a, pow2(half)), pow2(_mm256_sub_epi32(n, half)))
         }}
         abs(a: V) -> V { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
         copysign(magnitude: V, sign: V) -> V {

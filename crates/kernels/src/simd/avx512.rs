@@ -65,14 +65,19 @@ impl Simd for Avx512 {
         add(a: V, b: V) -> V { _mm512_add_ps(a, b) }
         sub(a: V, b: V) -> V { _mm512_sub_ps(a, b) }
         mul(a: V, b: V) -> V { _mm512_mul_ps(a, b) }
-        div(a: V, b: V) -> V { _mm512_div_ps(a, b) }
+        reciprocal(a: V) -> V {{
+            // An estimate of 14 bits and one step of Newton's; infinity would make it NaN.
+            let a = _mm512_min_ps(_mm512_set1_ps(f32::MAX), a);
+            let r = _mm512_rcp14_ps(a);
+            _mm512_mul_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(2.0)))
+        }}
         mul_add(a: V, b: V, c: V) -> V { _mm512_fmadd_ps(a, b, c) }
         max(a: V, b: V) -> V { _mm512_max_ps(a, b) }
         min(a: V, b: V) -> V { _mm512_min_ps(a, b) }
         round(a: V) -> V {
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
         }
-        pow2(a: V) -> V { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) }
+        scale(a: V, n: V) -> V { _mm512_scalef_ps(a, n) }
         abs(a: V) -> V { _mm512_abs_ps(a) }
         copysign(magnitude: V, sign: V) -> V {
             _mm512_or_ps(magnitude, _mm512_and_ps(_mm512_set1_ps(-0.0), sign))

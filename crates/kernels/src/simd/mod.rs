@@ -45,15 +45,16 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `1 / a`, relative error about 1e-7; 0 of infinity.
+    fn reciprocal(self, a: Self::V) -> Self::V;
     /// `a * b + c`
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// 2 to the power of integral `a` in -126..=127.
-    fn pow2(self, a: Self::V) -> Self::V;
+    /// `a` times 2 to the power of integral `n` in -151..=129, down to denormal values and zero.
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
     fn abs(self, a: Self::V) -> Self::V;
     /// `magnitude` (not negative) with the sign of `sign`.
     fn copysign(self, magnitude: Self::V, sign: Self::V) -> Self::V;

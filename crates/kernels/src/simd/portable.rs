@@ -59,8 +59,8 @@ impl Simd for Portable {
         zip(a, b, |a, b| a * b)
     }
     #[inline(always)]
-    fn div(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| a / b)
+    fn reciprocal(self, a: V) -> V {
+        a.map(|a| 1.0 / a)
     }
     // Not `f32::mul_add`: without hardware support it is a library call.
     #[inline(always)]
@@ -80,8 +80,13 @@ impl Simd for Portable {
         a.map(f32::round_ties_even)
     }
     #[inline(always)]
-    fn pow2(self, a: V) -> V {
-        a.map(|a| f32::from_bits(((a as i32 + 127) as u32) << 23))
+    fn scale(self, a: V, n: V) -> V {
+        // In two halves, each of which an exponent holds.
+        let pow2 = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+        zip(a, n, |a, n| {
+            let half = n as i32 >> 1;
+            a * pow2(half) * pow2(n as i32 - half)
+        })
     }
     #[inline(always)]
     fn abs(self, a: V) -> V {
