@@ -68,7 +68,8 @@ impl Decoder {
     }
 
     /// Runs all layers on `n` new positions `[n, hidden]` behind those in the cache, which keeps
-    /// them; the result is the residual stream `[n, hidden]`, as [`Self::logits`] takes it.
+    /// them; the result is the residual stream, as [`Self::logits`] takes it, of the `wanted`
+    /// positions: `[n, hidden]` or `[1, hidden]`.
     ///
     /// # Errors
     /// When the cache is full, or `observer` stops.
@@ -76,15 +77,21 @@ impl Decoder {
         &self,
         embeddings: &Tensor,
         cache: &mut KvCache,
+        wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
         let mut x = embeddings.clone();
         observer.observe(format_args!("embeds"), &x)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, i, &self.rope, cache, observer)?;
+            // Positions that nobody wants are needed up to the last layer's keys and values.
+            let wanted = match i + 1 == self.layers.len() {
+                true => wanted,
+                false => Wanted::All,
+            };
+            x = layer.forward(&x, i, &self.rope, cache, wanted, observer)?;
             observer.observe(format_args!("layer{i}.out"), &x)?;
         }
-        cache.advance(x.dim(0)?);
+        cache.advance(embeddings.dim(0)?);
         Ok(x)
     }
 
@@ -97,6 +104,15 @@ impl Decoder {
         observer.observe(format_args!("norm.out"), &x)?;
         Ok(self.lm_head.forward(&x)?)
     }
+}
+
+/// The positions whose results are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All new positions.
+    All,
+    /// The last one.
+    Last,
 }
 
 /// Attention, then a feed-forward part, each behind a norm and added to its input.
@@ -125,12 +141,16 @@ impl Layer {
         index: usize,
         rope: &Rope,
         cache: &mut KvCache,
+        wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
         let normed = self.input_layernorm.forward(x)?;
         let attended = self.self_attn.forward(&normed, index, rope, cache)?;
         observer.observe(format_args!("layer{index}.attn"), &attended)?;
-        let x = (x + attended)?;
+        let mut x = (x + attended)?;
+        if wanted == Wanted::Last {
+            x = x.narrow(0, x.dim(0)? - 1, 1)?;
+        }
         let normed = self.post_attention_layernorm.forward(&x)?;
         let fed = self.mlp.forward(&normed, index, observer)?;
         observer.observe(format_args!("layer{index}.mlp"), &fed)?;

@@ -1,6 +1,6 @@
 //! The decoding loop.
 
-use crate::{Decoder, Error, NoRepeatNgram, Result, Sampling, sampling::Sampler};
+use crate::{Decoder, Error, NoRepeatNgram, Result, Sampling, Wanted, sampling::Sampler};
 use agx_ocr_backend::{Observer, awake, log_probability};
 use candle_core::Tensor;
 use serde::Serialize;
@@ -102,8 +102,7 @@ impl Decoder {
         let mut input = self.embed_prompt(prompt)?;
         while answer.ids.len() < most {
             let mut logits = awake(|| {
-                let x = self.forward(&input, &mut cache, observer)?;
-                let last = x.narrow(0, x.dim(0)? - 1, 1)?;
+                let last = self.forward(&input, &mut cache, Wanted::Last, observer)?;
                 let logits = self.logits(&last, observer)?;
                 Ok::<_, Error>(logits.flatten_all()?.to_vec1::<f32>()?)
             })?;

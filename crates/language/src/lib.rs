@@ -45,7 +45,7 @@ mod ngram;
 mod sampling;
 
 pub use config::LanguageConfig;
-pub use decoder::Decoder;
+pub use decoder::{Decoder, Wanted};
 pub use error::{Error, Result};
 pub use generate::{Answer, FinishReason, GenerateOptions, Prompt};
 pub use ngram::{NgramScope, NoRepeatNgram};

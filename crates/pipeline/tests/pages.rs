@@ -241,18 +241,28 @@ fn sampling_repeats_with_its_seed() {
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let mut options = Options::default();
-    options.threads = Some(1);
-    let one = Ocr::load(fixtures().join("models/agx-ocr-mini"), options).unwrap();
     let bytes = page("line-error");
-    let (a, b) = (
-        one.read(&bytes, &Task::Text).unwrap(),
-        OCR.read(&bytes, &Task::Text).unwrap(),
-    );
-    assert_eq!(
-        (a.text, a.confidence.to_bits()),
-        (b.text, b.confidence.to_bits())
-    );
+    for task in [Task::Text, Task::Ocr] {
+        let [one, two, three] = [1, 2, 3].map(|threads| {
+            let mut options = Options::default();
+            options.threads = Some(threads);
+            let model = Ocr::load(fixtures().join("models/agx-ocr-mini"), options).unwrap();
+            let mut tokens = Vec::new();
+            let page = model.read_streaming(&bytes, &task, |event| {
+                if let Event::Token { text, .. } = event {
+                    tokens.push(text.to_owned());
+                }
+                ControlFlow::Continue(())
+            });
+            let page = page.unwrap();
+            let confidences = page.regions.iter().map(|r| r.confidence.to_bits());
+            let confidences: Vec<u32> = confidences.collect();
+            (tokens, page.confidence.to_bits(), confidences)
+        });
+        assert!(one.0.len() > 5, "a page of some tokens");
+        assert_eq!(one, two);
+        assert_eq!(one, three);
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 use super::{cached::causal_attention_with, *};
-use crate::{noise::noise, product::Activations::F32};
+use crate::{
+    noise::noise,
+    product::Activations::{self, F32},
+};
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
@@ -23,10 +26,13 @@ fn row(scores: &[f64], values: &[&[f32]]) -> Vec<f64> {
     (0..values[0].len()).map(|c| mix(c) / total).collect()
 }
 
-fn close(out: &[f32], truth: &[f64], what: &str) {
+/// Arithmetic and how far it may be off: inputs lie in -1..1, so do the outputs.
+const WAYS: [(Activations, f64); 2] = [(F32, 2e-5), (Activations::Bf16, 2e-2)];
+
+fn close(out: &[f32], truth: &[f64], bound: f64, what: &str) {
     for (i, (o, t)) in out.iter().zip(truth).enumerate() {
         assert!(
-            (f64::from(*o) - t).abs() < 2e-5,
+            (f64::from(*o) - t).abs() < bound,
             "{what} [{i}]: {o} for {t}"
         );
     }
@@ -67,9 +73,13 @@ fn attention_follows_the_definition_on_every_set() {
                 grid,
             }
         });
-        for &isa in Isa::available() {
+        let ways = || WAYS.into_iter();
+        for (&isa, (way, bound)) in Isa::available()
+            .iter()
+            .flat_map(|isa| ways().map(move |w| (isa, w)))
+        {
             let mut out = vec![f32::NAN; n * heads.width()];
-            attention_with(isa, &qkv, n, heads, relative, &mut out, F32);
+            attention_with(isa, &qkv, n, heads, relative, &mut out, way);
             for head in 0..heads.count {
                 let [q, k, v] = [0, 1, 2].map(|p| part(&qkv, heads, n, p, head));
                 for i in 0..n {
@@ -82,7 +92,8 @@ fn attention_follows_the_definition_on_every_set() {
                     close(
                         &out[at..at + dim],
                         &row(&scores, &v),
-                        &format!("{isa:?} n {n} dim {dim} query {i}"),
+                        bound,
+                        &format!("{isa:?} {way:?} n {n} dim {dim} query {i}"),
                     );
                 }
             }
@@ -167,9 +178,13 @@ fn causal_attention_sees_the_past_only_on_every_set() {
             heads: kv,
             capacity,
         };
-        for &isa in Isa::available() {
+        let ways = || WAYS.into_iter();
+        for (&isa, (way, bound)) in Isa::available()
+            .iter()
+            .flat_map(|isa| ways().map(move |w| (isa, w)))
+        {
             let mut out = vec![f32::NAN; q.len()];
-            causal_attention_with(isa, &q, cache, first, heads, &mut out, F32);
+            causal_attention_with(isa, &q, cache, first, heads, &mut out, way);
             for head in 0..heads.count {
                 let base = head / (heads.count / kv) * capacity * dim;
                 for i in 0..n {
@@ -185,7 +200,8 @@ fn causal_attention_sees_the_past_only_on_every_set() {
                     close(
                         &out[at..at + dim],
                         &row(&scores, &v),
-                        &format!("{isa:?} first {first} query {i}"),
+                        bound,
+                        &format!("{isa:?} {way:?} first {first} query {i}"),
                     );
                 }
             }

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of panels that a task holds.
-const PANEL_BYTES: usize = 512 << 10;
+const PANEL_BYTES: usize = 768 << 10;
 /// Blocks of rows that a task takes through its panels, at least if there are as many: packing a
 /// panel costs about as much as multiplying two blocks with it.
 const TASK_BLOCKS: usize = 32;
@@ -357,5 +357,64 @@ impl<E: Value> Kernel for InnerBlock<'_, E> {
 fn widen<S: Simd>(s: S, from: &[bf16], to: &mut [f32]) {
     for (to, from) in to.chunks_mut(S::LANES).zip(from.chunks(S::LANES)) {
         s.store_part(to, s.load_bf16_part(from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::{Activations, Work, with};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread::sleep,
+        time::{Duration, Instant},
+    };
+
+    /// Counts blocks, and takes its time for them: sleep stands for work.
+    #[derive(Default)]
+    struct Sleep {
+        blocks: AtomicUsize,
+    }
+
+    impl Sink for Sleep {
+        fn prepare(&self, _: Range<usize>, _: usize) {}
+
+        fn put(&self, _: Isa, _: &Sums<'_>) {
+            self.blocks.fetch_add(1, Ordering::Relaxed);
+            let slow = rayon::current_thread_index() == Some(1);
+            sleep(Duration::from_micros(if slow { 10_000 } else { 1000 }));
+        }
+    }
+
+    struct Product;
+
+    impl Work for Product {
+        type Output = (usize, Duration);
+
+        fn run<M: Multiply>(self, m: M) -> Self::Output {
+            let (rows, outs) = (SIDE, 64 * SIDE);
+            let (x, w) = (vec![1.0; rows * SIDE], vec![bf16::ONE; outs * SIDE]);
+            let left = Left::of(m.isa(), &x, SIDE);
+            let sink = Sleep::default();
+            let job = Job {
+                left: &left,
+                rows: 0..rows,
+                right: Right::Rows(Matrix::new(&w, outs, SIDE)),
+                sink: &sink,
+            };
+            let start = Instant::now();
+            run(m, &[job]);
+            (sink.blocks.into_inner(), start.elapsed())
+        }
+    }
+
+    #[test]
+    fn a_slow_thread_does_not_hold_up_a_fast_one() {
+        // 64 blocks of 1 ms; the half of a thread that is ten times slower would take 320 ms.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+        let run = || with(Isa::detect(), Activations::Bf16, Product);
+        let (blocks, time) = pool.build().unwrap().install(run);
+        assert_eq!(blocks, 64);
+        assert!(time < Duration::from_millis(200), "{time:?}");
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) 
         .iter()
         .enumerate()
         .flat_map(|(part, &(rows, bytes))| {
-            let count = (rows * bytes).div_ceil(task_bytes).min(rows);
+            let count = (rows * bytes).div_ceil(task_bytes).max(1).min(rows);
             (0..count).map(move |i| (part, i * rows / count..(i + 1) * rows / count))
         })
         .collect();
@@ -129,4 +129,53 @@ fn dot<S: Simd>(s: S, x: &[f32], w: &[bf16]) -> f32 {
         at = end;
     }
     s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread::sleep,
+        time::{Duration, Instant},
+    };
+
+    #[test]
+    fn every_row_is_done_once() {
+        let parts = [(1000, 4096), (1, 1 << 30), (0, 7), (5, 0)];
+        let done: Vec<Vec<AtomicUsize>> = parts
+            .iter()
+            .map(|(n, _)| (0..*n).map(|_| AtomicUsize::new(0)).collect())
+            .collect();
+        rows(&parts, |part, range| {
+            for row in range {
+                done[part][row].fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for done in done.iter().flatten() {
+            assert_eq!(done.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn a_slow_thread_does_not_hold_up_a_fast_one() {
+        // Sleep stands for work, so that the test needs no idle core: 16 tasks of 4 ms, 32 ms in
+        // halves; on the slow thread, which is ten times slower, its half would take 320 ms.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .build()
+            .unwrap();
+        let tasks = AtomicUsize::new(0);
+        let time = pool.install(|| {
+            let start = Instant::now();
+            rows(&[(16, TASK_BYTES)], |_, range| {
+                tasks.fetch_add(range.len(), Ordering::Relaxed);
+                let slow = rayon::current_thread_index() == Some(1);
+                sleep(Duration::from_millis(if slow { 40 } else { 4 }));
+            });
+            start.elapsed()
+        });
+        assert_eq!(tasks.load(Ordering::Relaxed), 16);
+        assert!(time < Duration::from_millis(160), "{time:?}");
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::noise::noise;
+use crate::{activation::Function, noise::noise};
 use proptest::prelude::*;
 
 /// The definition in f64, and beside each sum the sum of its terms' magnitudes.
@@ -79,22 +79,141 @@ fn large_shapes_take_several_tiles() {
     check(300, 100, 1280, true, 7);
 }
 
+/// `run` in pools of 1, 2 and 3 threads.
+fn in_pools<T: Send>(run: impl Fn() -> T + Sync) -> [T; 3] {
+    [1, 2, 3].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(&run)
+    })
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let (n, outs, k) = (70, 130, 300);
     let x: Vec<f32> = noise(n * k, 1);
-    let w: Vec<bf16> = noise(outs * k, 2).into_iter().map(bf16::from_f32).collect();
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+    let w = weights(outs * k, 2);
+    let run = || {
         let mut y = vec![0.0; n * outs];
-        pool.install(|| {
-            let w = Matrix::new(&w, outs, k);
-            linear(&x, w.into(), &mut y, Into::Fresh, Activations::Bf16);
-        });
+        let w = Matrix::new(&w, outs, k);
+        linear(&x, w.into(), &mut y, Into::Fresh, Activations::Bf16);
         y
     };
-    assert_eq!(run(1), run(3));
+    let [one, two, three] = in_pools(run);
+    assert!(one == two && one == three);
+}
+
+fn weights(n: usize, seed: u64) -> Vec<bf16> {
+    noise(n, seed).into_iter().map(bf16::from_f32).collect()
+}
+
+/// The largest distance of two vectors, relative to the largest value.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let largest = |v: &mut dyn Iterator<Item = f32>| v.fold(0.0, |most, v| v.abs().max(most));
+    largest(&mut a.iter().zip(b).map(|(a, b)| a - b)) / largest(&mut b.iter().copied())
+}
+
+#[test]
+fn an_mlp_is_its_parts_and_adds_to_its_place() {
+    for (n, inner) in [(3, 40), (50, 40), (33, 64)] {
+        let (size, outs) = (24, 20);
+        let (x, first, second) = (
+            noise(n * size, 1),
+            weights(inner * size, 2),
+            weights(outs * inner, 3),
+        );
+        let (b1, b2) = (weights(inner, 4), weights(outs, 5));
+        let first = Affine::new(Matrix::new(&first, inner, size), Some(&b1));
+        let second = Affine::new(Matrix::new(&second, outs, inner), Some(&b2));
+        let mut hidden = vec![0.0; n * inner];
+        linear(&x, first, &mut hidden, Into::Fresh, Activations::F32);
+        Function::Gelu.apply(&mut hidden);
+        let mut truth = vec![1.0; n * outs];
+        linear(&hidden, second, &mut truth, Into::Sum, Activations::F32);
+        for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
+            let mut y = vec![1.0; n * outs];
+            mlp(
+                &x,
+                [first, second],
+                Function::Gelu,
+                &mut y,
+                Into::Sum,
+                activations,
+            );
+            assert!(distance(&y, &truth) < bound, "{n} {inner} {activations:?}");
+        }
+    }
+}
+
+#[test]
+fn experts_add_up_to_their_parts() {
+    // Inner sizes that do and do not fill a step; rows that some experts never see.
+    let (size, k) = (40, 2);
+    for (inner, shared_inner) in [(24, 56), (32, 64), (20, 7)] {
+        let made: Vec<[Vec<bf16>; 3]> = (0..5)
+            .map(|i| {
+                let n = if i == 4 { shared_inner } else { inner } * size;
+                [0, 1, 2].map(|part| weights(n, 10 * i + part))
+            })
+            .collect();
+        let expert = |i: usize| {
+            let [gate, up, down] = &made[i];
+            let inner = gate.len() / size;
+            Expert {
+                gate: Matrix::new(gate, inner, size),
+                up: Matrix::new(up, inner, size),
+                down: Matrix::new(down, size, inner),
+            }
+        };
+        let of: Vec<Expert<'_>> = (0..4).map(expert).collect();
+        for n in [1, 2, 70] {
+            let x = noise(n * size, 7);
+            let chosen: Vec<u32> = (0..n * k).map(|i| [0, 3, 3, 1][i % 4]).collect();
+            let share: Vec<f32> = (0..n * k).map(|i| 0.1 + (i % 5) as f32 / 5.0).collect();
+            let alone = |e: Expert<'_>, x: &[f32]| -> Vec<f32> {
+                let through = |w: Matrix<'_>, x: &[f32]| {
+                    let mut y = vec![0.0; w.rows()];
+                    linear(x, w.into(), &mut y, Into::Fresh, Activations::F32);
+                    y
+                };
+                let (gate, up) = (through(e.gate, x), through(e.up, x));
+                let silu = |(g, u): (&f32, &f32)| g / (1.0 + (-g).exp()) * u;
+                through(
+                    e.down,
+                    &gate.iter().zip(&up).map(silu).collect::<Vec<f32>>(),
+                )
+            };
+            let mut truth = Vec::new();
+            for (i, x) in x.chunks(size).enumerate() {
+                let mut sum = alone(expert(4), x);
+                for slot in i * k..(i + 1) * k {
+                    let y = alone(of[chosen[slot] as usize], x);
+                    sum.iter_mut()
+                        .zip(y)
+                        .for_each(|(s, y)| *s += share[slot] * y);
+                }
+                truth.extend(sum);
+            }
+            for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
+                let run = || {
+                    let mut y = vec![f32::NAN; n * size];
+                    experts(
+                        &x,
+                        &of,
+                        Some(expert(4)),
+                        &chosen,
+                        &share,
+                        &mut y,
+                        activations,
+                    );
+                    y
+                };
+                let [one, two, three] = in_pools(run);
+                assert!(one == two && one == three, "the number of threads");
+                assert!(
+                    distance(&one, &truth) < bound,
+                    "{inner} {n} {activations:?}"
+                );
+            }
+        }
+    }
 }

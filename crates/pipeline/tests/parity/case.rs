@@ -6,7 +6,7 @@ use crate::{
 };
 use agx_ocr_backend::{Activations, Checkpoint, Observer, Result, Unobserved};
 use agx_ocr_language::{
-    Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt,
+    Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt, Wanted,
 };
 use agx_ocr_text::{Tokenizer, prompt_ids};
 use agx_ocr_vision::{
@@ -66,7 +66,7 @@ impl Model {
         let mut cache = self.decoder.cache(ids.len());
         let x = self
             .decoder
-            .forward(&embeddings, &mut cache, observer)
+            .forward(&embeddings, &mut cache, Wanted::All, observer)
             .unwrap();
         self.decoder.logits(&x, observer).unwrap()
     }
