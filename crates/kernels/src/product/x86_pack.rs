@@ -18,17 +18,18 @@ fn mask16(n: usize) -> __mmask16 {
     mask32(n.min(LANES)) as __mmask16
 }
 
-/// 32 values from `at` on, rounded, to nearest, ties to even; zero beyond the end of `row`.
+/// `n` values, at most 32, rounded, to nearest, ties to even, and zeros.
+///
+/// # Safety
+/// `from` must be valid for reading `n` values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(row: &[f32], at: usize) -> __m512 {
-    let left = row.len().saturating_sub(at);
-    let from = row.as_ptr().wrapping_add(at);
-    // SAFETY: masked to the values of the row; the cast keeps 512 bits.
+unsafe fn rounded(from: *const f32, n: usize) -> __m512 {
+    // SAFETY: masked to `n` values; the cast keeps 512 bits.
     unsafe {
-        let low = _mm512_maskz_loadu_ps(mask16(left), from);
-        let high =
-            _mm512_maskz_loadu_ps(mask16(left.saturating_sub(LANES)), from.wrapping_add(LANES));
+        let low = _mm512_maskz_loadu_ps(mask16(n), from);
+        let high = mask16(n.saturating_sub(LANES));
+        let high = _mm512_maskz_loadu_ps(high, from.wrapping_add(LANES));
         std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
     }
 }
@@ -37,39 +38,35 @@ fn rounded(row: &[f32], at: usize) -> __m512 {
 pub(super) fn bf16_row(from: &[f32], to: &mut [bf16], row: usize) {
     for (i, step) in to.chunks_exact_mut(SIDE * SIDE).enumerate() {
         let to = step[row * SIDE..(row + 1) * SIDE].as_mut_ptr();
-        // SAFETY: SIDE values of two bytes fill a register.
-        unsafe { _mm512_storeu_ps(to.cast(), rounded(from, i * SIDE)) };
+        let part = &from[from.len().min(i * SIDE)..from.len().min((i + 1) * SIDE)];
+        // SAFETY: the length of a slice; SIDE values of two bytes fill a register.
+        unsafe { _mm512_storeu_ps(to.cast(), rounded(part.as_ptr(), part.len())) };
     }
 }
 
 /// A panel of bf16 pairs: for both halves of its columns, rows of pairs are turned to columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn bf16_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
-    turn(rows, next, bytemuck::cast_slice_mut(to), SIDE, |row, at| {
-        let left = row.len().saturating_sub(at);
-        // SAFETY: masked to the values of the row.
-        unsafe {
-            let from = row.as_ptr().wrapping_add(at).cast();
-            _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask32(left), from))
-        }
+    turn::<_, SIDE>(rows, next, bytemuck::cast_slice_mut(to), |from, n| {
+        // SAFETY: masked to the values that `turn` promises.
+        unsafe { _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask32(n), from.cast())) }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn bf16_panel_of_f32(rows: &[&[f32]], to: &mut [bf16]) {
-    turn(rows, &[], bytemuck::cast_slice_mut(to), SIDE, |row, at| {
-        rounded(row, at)
+    turn::<_, SIDE>(rows, &[], bytemuck::cast_slice_mut(to), |from, n| {
+        // SAFETY: `turn` promises `n` values.
+        unsafe { rounded(from, n) }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn f32_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [f32]) {
-    turn(rows, next, to, LANES, |row, at| {
-        let left = row.len().saturating_sub(at);
-        // SAFETY: masked to the values of the row.
+    turn::<_, LANES>(rows, next, to, |from, n| {
+        // SAFETY: masked to the values that `turn` promises.
         unsafe {
-            let from = row.as_ptr().wrapping_add(at).cast();
-            let bits = _mm256_maskz_loadu_epi16(mask16(left), from);
+            let bits = _mm256_maskz_loadu_epi16(mask16(n), from.cast());
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
         }
     });
@@ -77,61 +74,77 @@ pub(super) fn f32_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [f3
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn f32_panel_of_f32(rows: &[&[f32]], to: &mut [f32]) {
-    turn(rows, &[], to, LANES, |row, at| {
-        let left = row.len().saturating_sub(at);
-        // SAFETY: masked to the values of the row.
-        unsafe { _mm512_maskz_loadu_ps(mask16(left), row.as_ptr().wrapping_add(at)) }
+    turn::<_, LANES>(rows, &[], to, |from, n| {
+        // SAFETY: masked to the values that `turn` promises.
+        unsafe { _mm512_maskz_loadu_ps(mask16(n), from) }
     });
 }
 
 /// Walks the cache lines of some rows, in order.
 struct Ahead<'a> {
     rows: std::slice::Iter<'a, &'a [bf16]>,
-    row: &'a [bf16],
+    line: *const bf16,
+    left: usize,
 }
 
 impl Ahead<'_> {
     /// Asks for the next line.
     #[inline(always)]
     fn fetch(&mut self) {
-        if self.row.is_empty() {
-            match self.rows.next() {
-                Some(row) => self.row = row,
-                None => return,
-            }
+        if self.left == 0 {
+            let Some(row) = self.rows.next() else {
+                return;
+            };
+            (self.line, self.left) = (row.as_ptr(), row.len().div_ceil(SIDE));
         }
         // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.row.as_ptr().cast()) };
-        self.row = &self.row[self.row.len().min(SIDE)..];
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.line.cast()) };
+        self.line = self.line.wrapping_add(SIDE);
+        self.left = self.left.saturating_sub(1);
     }
 }
 
-/// Fills lines of SIDE values of 32 bits: `load` gives 16 of these, made of `values` values of a
-/// row, and each becomes a value in 16 lines.
+/// Fills lines of SIDE values of 32 bits: each of 16 such values that `load` makes of VALUES
+/// values of a row becomes one of 16 lines. `load` gets a place with as many values as it is told.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn turn<T>(
+fn turn<T, const VALUES: usize>(
     rows: &[&[T]],
     next: &[&[bf16]],
     to: &mut [f32],
-    values: usize,
-    load: impl Fn(&[T], usize) -> __m512,
+    load: impl Fn(*const T, usize) -> __m512,
 ) {
     let mut ahead = Ahead {
         rows: next.iter(),
-        row: &[],
+        line: std::ptr::null(),
+        left: 0,
+    };
+    // Steps for which all columns are there, whole.
+    let shortest = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let whole = if rows.len() == SIDE {
+        shortest / VALUES
+    } else {
+        0
     };
     for (i, lines) in to.chunks_exact_mut(LANES * SIDE).enumerate() {
         for half in 0..2 {
+            let rows = rows.get(half * LANES..).unwrap_or(&[]);
             let mut block = [_mm512_setzero_ps(); LANES];
-            let rows = rows.iter().skip(half * LANES);
-            for (to, row) in block.iter_mut().zip(rows) {
-                *to = load(row, i * values);
-                ahead.fetch();
+            if i < whole {
+                for (to, row) in block.iter_mut().zip(rows) {
+                    *to = load(row.as_ptr().wrapping_add(i * VALUES), VALUES);
+                    ahead.fetch();
+                }
+            } else {
+                for (to, row) in block.iter_mut().zip(rows) {
+                    let part = &row[row.len().min(i * VALUES)..row.len().min((i + 1) * VALUES)];
+                    *to = load(part.as_ptr(), part.len());
+                }
             }
-            for (line, column) in lines.chunks_exact_mut(SIDE).zip(transpose(block)) {
+            for (line, column) in transpose(block).into_iter().enumerate() {
+                let to = lines[line * SIDE + half * LANES..][..LANES].as_mut_ptr();
                 // SAFETY: the slice holds a register.
-                unsafe { _mm512_storeu_ps(line[half * LANES..][..LANES].as_mut_ptr(), column) };
+                unsafe { _mm512_storeu_ps(to, column) };
             }
         }
     }
