@@ -1,14 +1,14 @@
 //! Feed-forward layers: two products with an activation between, gated, and mixtures of experts.
 
-use crate::{Activations, Linear, Result, Weight, cpu};
+use crate::{Activations, LayerNorm, Linear, Result, Weight, cpu};
 pub use agx_ocr_kernels::activation::Function as Activation;
 use agx_ocr_kernels::{
-    linear::{Expert, Into, Matrix, experts, linear, mlp, swiglu},
+    linear::{Expert, Into, Matrix, add_mlp, experts, linear, swiglu},
     routing,
 };
 use candle_core::{Device, Tensor};
 
-/// `second(activation(first(x)))`
+/// `second(activation(first(x)))`, which stands behind a norm and is added to its input.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     pub(crate) first: Linear,
@@ -17,27 +17,19 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// `residual + mlp(x)`, in the memory of `residual`, whose values no other tensor may share.
+    /// `x + mlp(norm(x))`, in the memory of `x`, whose values no other tensor may share.
     ///
     /// # Errors
-    /// When shapes do not fit.
-    pub fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
-        let shape = cpu::replace_last(x, self.first.input(), self.second.output())?;
-        cpu::same_shape(&residual, &shape)?;
+    /// When the last dimension of `x` is not the layer's.
+    pub fn add_to(&self, x: Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let shape = cpu::replace_last(&x, self.first.input(), self.second.output())?;
+        cpu::same_shape(&x, &shape)?;
         let layers = [self.first.affine(), self.second.affine()];
-        cpu::with(x, |x| {
-            cpu::with_mut(&residual, |y| {
-                mlp(
-                    x,
-                    layers,
-                    self.activation,
-                    y,
-                    Into::Sum,
-                    self.first.activations,
-                );
-            })
-        })??;
-        Ok(residual)
+        let (norm, activations) = (norm.parameters(), self.first.activations);
+        cpu::with_mut(&x, |x| {
+            add_mlp(x, norm, layers, self.activation, activations)
+        })?;
+        Ok(x)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{Activations, Result, Weight, cpu};
 use agx_ocr_kernels::{
     conv::{Conv, conv2d},
     half::bf16,
-    linear::{Affine, Into, Matrix, Output, linear, linears},
+    linear::{Affine, Into, Matrix, Output, linear, linear_normed, linears},
     norm, routing,
 };
 use candle_core::{Error, Tensor};
@@ -27,6 +27,20 @@ impl Linear {
         let mut y = vec![0.0; shape.iter().product()];
         cpu::with(x, |x| {
             linear(x, self.affine(), &mut y, Into::Fresh, self.activations)
+        })?;
+        cpu::tensor(y, shape)
+    }
+
+    /// [`Self::forward`] of `norm(x)`, which is not kept.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layers' input.
+    pub fn forward_normed(&self, norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
+        let shape = cpu::replace_last(x, self.input(), self.output())?;
+        let mut y = vec![0.0; shape.iter().product()];
+        let norm = norm.parameters();
+        cpu::with(x, |x| {
+            linear_normed(x, norm, self.affine(), &mut y, self.activations)
         })?;
         cpu::tensor(y, shape)
     }
@@ -151,6 +165,14 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    pub(crate) fn parameters(&self) -> norm::LayerNorm<'_> {
+        norm::LayerNorm {
+            weight: self.weight.values(),
+            bias: self.bias.values(),
+            eps: self.eps,
+        }
+    }
+
     /// `(x - mean) / sqrt(variance + eps) * weight + bias`, shape unchanged.
     ///
     /// # Errors

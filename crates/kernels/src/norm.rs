@@ -23,6 +23,35 @@ pub fn rms_norm(x: &[f32], weight: &[bf16], eps: f32, y: &mut [f32]) {
     rows(x, weight, None, eps, y);
 }
 
+/// The parameters of a layer norm over rows of `weight.len()` values.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// The scale.
+    pub weight: &'a [bf16],
+    /// What is added.
+    pub bias: &'a [bf16],
+    /// What keeps the variance from zero.
+    pub eps: f32,
+}
+
+impl LayerNorm<'_> {
+    /// Normalises some rows on this thread.
+    pub(crate) fn on_thread(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "as many outputs as inputs");
+        let (weight, bias, eps) = (self.weight, Some(self.bias), self.eps);
+        dispatch(
+            isa,
+            Norm {
+                x,
+                weight,
+                bias,
+                eps,
+                y,
+            },
+        );
+    }
+}
+
 fn rows(x: &[f32], weight: &[bf16], bias: Option<&[bf16]>, eps: f32, y: &mut [f32]) {
     let dim = weight.len();
     assert_eq!(x.len(), y.len(), "as many outputs as inputs");

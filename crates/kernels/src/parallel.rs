@@ -3,6 +3,7 @@
 use std::{
     marker::PhantomData,
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 /// A mutable slice that tasks share, each writing parts of its own.
@@ -60,8 +61,11 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
+/// How long a thread looks for work before it may sleep: several times as long as waking takes.
+const PATIENCE: Duration = Duration::from_micros(300);
+
 /// Runs `work`, a series of short parallel regions, without letting the threads of the pool fall
-/// asleep between them: to wake one takes longer than many a region.
+/// asleep in the gaps between them: to wake one takes longer than many a region.
 pub fn awake<R>(work: impl FnOnce() -> R) -> R {
     let me = rayon::current_thread_index();
     let done = AtomicBool::new(false);
@@ -74,18 +78,16 @@ pub fn awake<R>(work: impl FnOnce() -> R) -> R {
     }
     rayon::in_place_scope(|scope| {
         scope.spawn_broadcast(|_, context| {
-            let mut idle = 0_u32;
+            // Patience ends, always: this may run on top of a job of `work` itself, which waits
+            // for another one and could not go on before we leave.
+            let mut since = Instant::now();
             while Some(context.index()) != me && !done.load(Ordering::Acquire) {
-                idle = match rayon::yield_now() {
-                    Some(rayon::Yield::Executed) => 0,
-                    _ => idle.saturating_add(1),
-                };
-                // Others may need this core.
-                if idle > 1000 {
-                    std::thread::yield_now();
-                } else {
-                    std::hint::spin_loop();
+                if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                    since = Instant::now();
+                } else if since.elapsed() > PATIENCE {
+                    break;
                 }
+                std::hint::spin_loop();
             }
         });
         let _done = Done(&done);
@@ -100,22 +102,27 @@ mod tests {
 
     #[test]
     fn work_that_is_kept_awake_ends_inside_and_outside_of_pools() {
-        let sum = || (0..1000_u64).into_par_iter().map(|i| i % 7).sum::<u64>();
+        let sum = || {
+            let parts = (0..1000_u64).into_par_iter().with_max_len(1);
+            parts.map(|i| i % 7).sum::<u64>()
+        };
         let expected = sum();
         assert_eq!(awake(|| awake(sum)), expected);
         for threads in 1..=3 {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            // Several at once: one keeper may find itself below another one's work.
+            let pool = rayon::ThreadPoolBuilder::new();
+            let pool = pool.num_threads(threads).build().unwrap();
+            // Several at once: one keeper may find itself on top of another one's work.
+            let rounds = || (0..200).map(|_| awake(sum)).sum::<u64>();
             let all: Vec<u64> = std::thread::scope(|scope| {
                 let runs: Vec<_> = (0..4)
-                    .map(|_| scope.spawn(|| pool.install(|| (0..50).map(|_| awake(sum)).sum())))
+                    .map(|i| {
+                        let pool = &pool;
+                        scope.spawn(move || if i < 2 { pool.install(rounds) } else { rounds() })
+                    })
                     .collect();
                 runs.into_iter().map(|run| run.join().unwrap()).collect()
             });
-            assert_eq!(all, [50 * expected; 4]);
+            assert_eq!(all, [200 * expected; 4]);
         }
     }
 }

@@ -103,9 +103,8 @@ impl Layer {
 
     /// `x`, with what the layer adds to it in place.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let qkv = self.qkv_proj.forward(&self.layer_norm1.forward(&x)?)?;
+        let qkv = self.qkv_proj.forward_normed(&self.layer_norm1, &x)?;
         let x = self.out_proj.add_to(x, &self.mix.forward(&qkv, None)?)?;
-        let normed = self.layer_norm2.forward(&x)?;
-        Ok(self.mlp.add_to(x, &normed)?)
+        Ok(self.mlp.add_to(x, &self.layer_norm2)?)
     }
 }

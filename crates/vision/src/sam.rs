@@ -100,10 +100,8 @@ impl Block {
 
     /// `x`, with what the block adds to it in place.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let normed = self.norm1.forward(&x)?;
-        let x = self.attn.add_to(x, &normed)?;
-        let normed = self.norm2.forward(&x)?;
-        Ok(self.mlp.add_to(x, &normed)?)
+        let x = self.attn.add_to(x, &self.norm1)?;
+        Ok(self.mlp.add_to(x, &self.norm2)?)
     }
 }
 
@@ -139,16 +137,16 @@ impl Attention {
         }
     }
 
-    /// `residual` with the attention of `x` added in place, both `[batch, grid, grid, width]`.
-    fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
+    /// `x + attention(norm(x))` in place, `x` `[batch, grid, grid, width]`.
+    fn add_to(&self, x: Tensor, norm: &LayerNorm) -> Result<Tensor> {
         let (_, grid, _, _) = x.dims4()?;
-        let qkv = self.qkv.forward(x)?;
+        let qkv = self.qkv.forward_normed(norm, &x)?;
         let relative = self.relative.at(self.window.unwrap_or(grid))?;
         let mixed = match self.window {
             Some(window) => self.mix.windows(&qkv, window, &self.padding, &relative)?,
             None => self.mix.forward(&qkv, Some(&relative))?,
         };
-        Ok(self.proj.add_to(residual, &mixed)?)
+        Ok(self.proj.add_to(x, &mixed)?)
     }
 }
 

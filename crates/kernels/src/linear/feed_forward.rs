@@ -4,11 +4,12 @@
 use super::{
     Activations, Affine, FEW_ROWS, Into, Matrix,
     blocks::{self, Between, Inner, Job, Right, Store},
-    linear, stream,
+    linear, linear_normed, stream,
 };
 use crate::{
     Isa,
     activation::{Function, silu_mul},
+    norm::LayerNorm,
     parallel::Shared,
     product::{self, Left, Lines, Multiply, SIDE, Value, Work},
     simd::{Kernel, Simd, dispatch},
@@ -16,60 +17,55 @@ use crate::{
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `second(function(first(x)))`: `x` is `[n, in]`, `y` is `[n, out]`.
-pub fn mlp(
-    x: &[f32],
+/// Adds `second(function(first(norm(x))))` to `x` `[n, size]`.
+pub fn add_mlp(
+    x: &mut [f32],
+    norm: LayerNorm<'_>,
     [first, second]: [Affine<'_>; 2],
     function: Function,
-    y: &mut [f32],
-    into: Into,
     activations: Activations,
 ) {
     let n = first.rows_of(x);
-    second.check_outputs(n, y);
+    second.check_outputs(n, x);
+    assert_eq!(norm.weight.len(), first.weight.cols, "a norm of the inputs");
     assert_eq!(first.weight.rows, second.weight.cols, "layers that follow");
     if n <= FEW_ROWS {
         let mut inner = vec![0.0; n * first.weight.rows];
-        linear(x, first, &mut inner, Into::Fresh, activations);
+        linear_normed(x, norm, first, &mut inner, activations);
         function.apply(&mut inner);
-        linear(&inner, second, y, into, activations);
-        return;
+        return linear(&inner, second, x, Into::Sum, activations);
     }
     let work = Mlp {
         x,
-        n,
+        norm,
         first,
         function,
         second,
-        y,
-        into,
     };
     product::with(Isa::detect(), activations, work);
 }
 
 struct Mlp<'a> {
-    x: &'a [f32],
-    n: usize,
+    x: &'a mut [f32],
+    norm: LayerNorm<'a>,
     first: Affine<'a>,
     function: Function,
     second: Affine<'a>,
-    y: &'a mut [f32],
-    into: Into,
 }
 
 impl Work for Mlp<'_> {
     type Output = ();
 
     fn run<M: Multiply>(self, m: M) {
-        let (x, cols, width) = (self.x, self.first.weight.cols, self.first.weight.rows);
-        let left = Left::of(m.isa(), x, cols);
-        let mut inner = Left::<M::Value>::new(self.n, width);
+        let left = Left::<M::Value>::normed(m.isa(), self.x, &self.norm);
+        let (n, width) = (left.rows(), self.first.weight.rows);
+        let mut inner = Left::<M::Value>::new(n, width);
         let between = Between::Function(self.function, self.first.bias);
         blocks::run(
             m,
             &[Job {
                 left: &left,
-                rows: 0..self.n,
+                rows: 0..n,
                 right: Right::Rows(self.first.weight),
                 sink: &Inner::new(&mut inner, width, between),
             }],
@@ -79,9 +75,9 @@ impl Work for Mlp<'_> {
             m,
             &[Job {
                 left: &inner,
-                rows: 0..self.n,
+                rows: 0..n,
                 right: Right::Rows(self.second.weight),
-                sink: &Store::new(self.y, &self.second, self.into == Into::Sum),
+                sink: &Store::new(self.x, &self.second, true),
             }],
         );
     }

@@ -9,10 +9,11 @@ mod feed_forward;
 mod stream;
 
 pub use crate::product::Activations;
-pub use feed_forward::{Expert, experts, mlp, swiglu};
+pub use feed_forward::{Expert, add_mlp, experts, swiglu};
 
 use crate::{
     Isa,
+    norm::LayerNorm,
     product::{self, Left, Multiply, Work},
 };
 use blocks::{Job, Right, Store};
@@ -106,6 +107,48 @@ pub enum Into {
 /// `y = x Wᵀ + bias`: `x` is `[n, in]`, `y` is `[n, out]`.
 pub fn linear(x: &[f32], layer: Affine<'_>, y: &mut [f32], into: Into, activations: Activations) {
     linear_with(Isa::detect(), x, &mut [(layer, y)], into, activations);
+}
+
+/// `y = norm(x) Wᵀ + bias`; the normalised rows are packed as they are made.
+pub fn linear_normed(
+    x: &[f32],
+    norm: LayerNorm<'_>,
+    layer: Affine<'_>,
+    y: &mut [f32],
+    activations: Activations,
+) {
+    let n = layer.rows_of(x);
+    layer.check_outputs(n, y);
+    assert_eq!(norm.weight.len(), layer.weight.cols, "a norm of the inputs");
+    if n <= FEW_ROWS {
+        let mut normed = vec![0.0; x.len()];
+        norm.on_thread(Isa::detect(), x, &mut normed);
+        return linear(&normed, layer, y, Into::Fresh, activations);
+    }
+    let work = Normed { x, norm, layer, y };
+    product::with(Isa::detect(), activations, work);
+}
+
+struct Normed<'a> {
+    x: &'a [f32],
+    norm: LayerNorm<'a>,
+    layer: Affine<'a>,
+    y: &'a mut [f32],
+}
+
+impl Work for Normed<'_> {
+    type Output = ();
+
+    fn run<M: Multiply>(self, m: M) {
+        let left = Left::normed(m.isa(), self.x, &self.norm);
+        let job = Job {
+            left: &left,
+            rows: 0..left.rows(),
+            right: Right::Rows(self.layer.weight),
+            sink: &Store::new(self.y, &self.layer, false),
+        };
+        blocks::run(m, &[job]);
+    }
 }
 
 /// [`linear`] of one input and several layers, in one go.

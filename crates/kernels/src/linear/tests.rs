@@ -1,5 +1,5 @@
 use super::*;
-use crate::{activation::Function, noise::noise};
+use crate::{activation::Function, noise::noise, norm::layer_norm};
 use proptest::prelude::*;
 
 /// The definition in f64, and beside each sum the sum of its terms' magnitudes.
@@ -113,32 +113,35 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn an_mlp_is_its_parts_and_adds_to_its_place() {
+fn layers_behind_a_norm_are_their_parts() {
     for (n, inner) in [(3, 40), (50, 40), (33, 64)] {
-        let (size, outs) = (24, 20);
-        let (x, first, second) = (
-            noise(n * size, 1),
-            weights(inner * size, 2),
-            weights(outs * inner, 3),
-        );
-        let (b1, b2) = (weights(inner, 4), weights(outs, 5));
+        let size = 24;
+        let x = noise(n * size, 1);
+        let (first, second) = (weights(inner * size, 2), weights(size * inner, 3));
+        let (b1, b2) = (weights(inner, 4), weights(size, 5));
         let first = Affine::new(Matrix::new(&first, inner, size), Some(&b1));
-        let second = Affine::new(Matrix::new(&second, outs, inner), Some(&b2));
+        let second = Affine::new(Matrix::new(&second, size, inner), Some(&b2));
+        let (weight, bias) = (weights(size, 6), weights(size, 7));
+        let norm = LayerNorm {
+            weight: &weight,
+            bias: &bias,
+            eps: 1e-6,
+        };
+        let mut normed = vec![0.0; x.len()];
+        layer_norm(&x, &weight, &bias, 1e-6, &mut normed);
         let mut hidden = vec![0.0; n * inner];
-        linear(&x, first, &mut hidden, Into::Fresh, Activations::F32);
+        linear(&normed, first, &mut hidden, Into::Fresh, Activations::F32);
+        for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
+            let mut y = vec![f32::NAN; n * inner];
+            linear_normed(&x, norm, first, &mut y, activations);
+            assert!(distance(&y, &hidden) < bound, "{n} {inner} {activations:?}");
+        }
         Function::Gelu.apply(&mut hidden);
-        let mut truth = vec![1.0; n * outs];
+        let mut truth = x.clone();
         linear(&hidden, second, &mut truth, Into::Sum, Activations::F32);
         for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
-            let mut y = vec![1.0; n * outs];
-            mlp(
-                &x,
-                [first, second],
-                Function::Gelu,
-                &mut y,
-                Into::Sum,
-                activations,
-            );
+            let mut y = x.clone();
+            add_mlp(&mut y, norm, [first, second], Function::Gelu, activations);
             assert!(distance(&y, &truth) < bound, "{n} {inner} {activations:?}");
         }
     }

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::x86_pack;
 use super::{Lines, SIDE};
-use crate::{Isa, simd::Simd};
+use crate::{Isa, norm::LayerNorm, simd::Simd};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -69,6 +69,16 @@ impl<E: Value> Left<E> {
     pub(crate) fn of(isa: Isa, x: &[f32], cols: usize) -> Self {
         Self::pack(isa, x.len() / cols, cols, |i, put| {
             put(&x[i * cols..(i + 1) * cols]);
+        })
+    }
+
+    /// [`Self::of`] of the rows behind a norm.
+    pub(crate) fn normed(isa: Isa, x: &[f32], norm: &LayerNorm<'_>) -> Self {
+        let cols = norm.weight.len();
+        Self::pack(isa, x.len() / cols, cols, |i, put| {
+            let mut row = Lines::new(cols);
+            norm.on_thread(isa, &x[i * cols..(i + 1) * cols], &mut row);
+            put(&row);
         })
     }
 
