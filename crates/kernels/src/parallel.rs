@@ -103,26 +103,32 @@ mod tests {
     #[test]
     fn work_that_is_kept_awake_ends_inside_and_outside_of_pools() {
         let sum = || {
-            let parts = (0..1000_u64).into_par_iter().with_max_len(1);
-            parts.map(|i| i % 7).sum::<u64>()
+            let parts = (0..64_u32).into_par_iter().with_max_len(1);
+            parts
+                .map(|i| {
+                    std::thread::sleep(Duration::from_micros(u64::from(i % 7)));
+                    u64::from(i)
+                })
+                .sum::<u64>()
         };
-        let expected = sum();
-        assert_eq!(awake(|| awake(sum)), expected);
+        assert_eq!(awake(|| awake(sum)), 2016);
         for threads in 1..=3 {
             let pool = rayon::ThreadPoolBuilder::new();
             let pool = pool.num_threads(threads).build().unwrap();
-            // Several at once: one keeper may find itself on top of another one's work.
-            let rounds = || (0..200).map(|_| awake(sum)).sum::<u64>();
-            let all: Vec<u64> = std::thread::scope(|scope| {
-                let runs: Vec<_> = (0..4)
-                    .map(|i| {
-                        let pool = &pool;
-                        scope.spawn(move || if i < 2 { pool.install(rounds) } else { rounds() })
-                    })
-                    .collect();
-                runs.into_iter().map(|run| run.join().unwrap()).collect()
+            // Several at once: a thread may come to wait, with work half done, before it comes to
+            // keep itself awake.
+            let kept = || (0..40).map(|_| awake(sum)).sum::<u64>();
+            let plain = || (0..40).map(|_| sum()).sum::<u64>();
+            let all: [u64; 4] = std::thread::scope(|scope| {
+                let runs = [
+                    scope.spawn(|| pool.install(kept)),
+                    scope.spawn(|| pool.install(plain)),
+                    scope.spawn(kept),
+                    scope.spawn(plain),
+                ];
+                runs.map(|run| run.join().unwrap())
             });
-            assert_eq!(all, [200 * expected; 4]);
+            assert_eq!(all, [40 * 2016; 4]);
         }
     }
 }
