@@ -3,8 +3,10 @@
 
 use super::{
     Activations, Affine, FEW_ROWS, Into, Matrix,
-    blocks::{self, Between, Inner, Job, Right, Store},
-    linear, linear_normed, stream,
+    blocks::{self, Job, Right},
+    linear, linear_normed,
+    sinks::{Between, Inner, Store},
+    stream,
 };
 use crate::{
     Isa,

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod feed_forward;
+mod sinks;
 mod stream;
 
 pub use crate::product::Activations;
@@ -14,10 +15,11 @@ pub use feed_forward::{Expert, add_mlp, experts, swiglu};
 use crate::{
     Isa,
     norm::LayerNorm,
-    product::{self, Left, Multiply, Work},
+    product::{self, Left, Lines, Multiply, Work},
 };
-use blocks::{Job, Right, Store};
+use blocks::{Job, Right};
 use half::bf16;
+use sinks::Store;
 
 /// Up to this many rows a product streams the weights with unrounded activations: memory binds.
 pub const FEW_ROWS: usize = 8;
@@ -190,7 +192,8 @@ fn linear_with(
     product::with(isa, activations, work);
 }
 
-/// `y = x Wᵀ + bias` for `n` rows of `x` that `row` makes one by one.
+/// `y = x Wᵀ + bias` for `n` rows of `x` that `row` makes one by one: they are packed, and never
+/// all there at once.
 pub(crate) fn linear_of_rows(
     n: usize,
     row: &(dyn Fn(usize, &mut [f32]) + Sync),
@@ -210,23 +213,29 @@ struct OfRows<'a> {
     y: &'a mut [f32],
 }
 
+/// Made rows that are alive at a time.
+const MADE_ROWS: usize = 1024;
+
 impl Work for OfRows<'_> {
     type Output = ();
 
     fn run<M: Multiply>(self, m: M) {
-        let cols = self.layer.weight.cols;
-        let left = Left::pack(m.isa(), self.n, cols, |i, put| {
-            let mut space = vec![0.0; cols];
-            (self.row)(i, &mut space);
-            put(&space);
-        });
-        let job = Job {
-            left: &left,
-            rows: 0..self.n,
-            right: Right::Rows(self.layer.weight),
-            sink: &Store::new(self.y, &self.layer, false),
-        };
-        blocks::run(m, &[job]);
+        let (cols, outs) = (self.layer.weight.cols, self.layer.weight.rows);
+        for (part, y) in self.y.chunks_mut(MADE_ROWS * outs).enumerate() {
+            let n = MADE_ROWS.min(self.n - part * MADE_ROWS);
+            let left = Left::pack(m.isa(), n, cols, |i, put| {
+                let mut space = Lines::new(cols);
+                (self.row)(part * MADE_ROWS + i, &mut space);
+                put(&space);
+            });
+            let job = Job {
+                left: &left,
+                rows: 0..n,
+                right: Right::Rows(self.layer.weight),
+                sink: &Store::new(y, &self.layer, false),
+            };
+            blocks::run(m, &[job]);
+        }
     }
 }
 
