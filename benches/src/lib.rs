@@ -1,31 +1,46 @@
-//! What the benchmarks share: names by device, numbers to compute with, pages to read.
+//! What the benchmarks share: the device and its name, how they run, numbers, pages and models.
 //!
 //! A result is named `DEVICE_GROUP/WORKLOAD`, as in `cpu_gemm/sam_qkv`, so that runs on several
 //! devices stand beside each other.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`decoding`] | products of one row, which memory binds |
+//! | [`device`] | where the benchmarks compute |
+//! | [`measure`] | how they run, and shares of what the machine reaches at most |
+//! | [`model`] | models of which single layers can be timed |
+
+pub mod decoding;
+pub mod device;
+pub mod measure;
+pub mod model;
 
 use agx_ocr_kernels::half::bf16;
 use std::path::{Path, PathBuf};
 
-/// The name of a group of results on the CPU.
-pub fn cpu(group: &str) -> String {
-    format!("cpu_{group}")
-}
-
 /// `n` values in -1..1 that look random and are the same in every run.
 pub fn values(n: usize) -> Vec<f32> {
+    random().take(n).collect()
+}
+
+/// `n` values of a weight, with a standard deviation of 0.02 as in trained models.
+pub fn weights(n: usize) -> Vec<bf16> {
+    // Uniform values in -1..1 have a standard deviation of 1 / sqrt(3).
+    let scale = 0.02 * 3_f32.sqrt();
+    random()
+        .map(|v| bf16::from_f32(scale * v))
+        .take(n)
+        .collect()
+}
+
+fn random() -> impl Iterator<Item = f32> {
     let mut state = 1_u64;
-    let next = || {
+    std::iter::repeat_with(move || {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(n).collect()
-}
-
-/// [`values`] in bf16.
-pub fn weights(n: usize) -> Vec<bf16> {
-    values(n).into_iter().map(bf16::from_f32).collect()
+    })
 }
 
 /// A path below the project's fixtures.

@@ -3,7 +3,7 @@
 use crate::{Activations, LayerNorm, Linear, Result, Weight, cpu};
 pub use agx_ocr_kernels::activation::Function as Activation;
 use agx_ocr_kernels::{
-    linear::{Expert, Into, Matrix, add_mlp, experts, linear, swiglu},
+    linear::{Expert, Matrix, Write, add_mlp, experts, linear, swiglu},
     routing,
 };
 use candle_core::{Device, Tensor};
@@ -99,7 +99,7 @@ impl Router {
         let mut scores = vec![0.0; rows * count];
         let weight = Matrix::new(self.weight.values(), count, size);
         cpu::with(x, |x| {
-            linear(x, weight.into(), &mut scores, Into::Fresh, Activations::F32)
+            linear(x, weight.into(), &mut scores, Write::Set, Activations::F32)
         })?;
         let mut experts = vec![0; rows * self.top_k];
         let mut weights = vec![0.0; rows * self.top_k];

@@ -4,7 +4,7 @@ use crate::{Activations, Result, Weight, cpu};
 use agx_ocr_kernels::{
     conv::{Conv, conv2d},
     half::bf16,
-    linear::{Affine, Into, Matrix, Output, linear, linear_normed, linears},
+    linear::{Affine, Matrix, Output, Write, linear, linear_normed, linears},
     norm, routing,
 };
 use candle_core::{Error, Tensor};
@@ -26,7 +26,7 @@ impl Linear {
         let shape = cpu::replace_last(x, self.input(), self.output())?;
         let mut y = vec![0.0; shape.iter().product()];
         cpu::with(x, |x| {
-            linear(x, self.affine(), &mut y, Into::Fresh, self.activations)
+            linear(x, self.affine(), &mut y, Write::Set, self.activations)
         })?;
         cpu::tensor(y, shape)
     }
@@ -57,7 +57,7 @@ impl Linear {
         )?;
         cpu::with(x, |x| {
             cpu::with_mut(&residual, |y| {
-                linear(x, self.affine(), y, Into::Sum, self.activations)
+                linear(x, self.affine(), y, Write::Add, self.activations)
             })
         })??;
         Ok(residual)

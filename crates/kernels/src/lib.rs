@@ -7,33 +7,38 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`linear`](mod@linear) | `y = x Wᵀ + b` for one row (decoding) and for many (prefill, vision) |
+//! | [`linear`](mod@linear) | `y = x Wᵀ + b` for one row (decoding) and for many (prefill, vision); feed-forward layers, experts |
 //! | [`attention`] | one fused pass with online softmax: plain, windowed, causal, over a cache |
 //! | [`conv`] | 2-D convolution on channels-last images |
 //! | [`norm`], [`activation`], [`rope`], [`routing`] | the small operations between products |
 //! | [`mapped`] | read-only file mappings |
 //! | [`limits`] | what this machine reaches at most, to compare with |
+//! | [`awake`] | keeps threads from falling asleep between short parallel regions |
+//!
+//! Linear layers, attention and convolutions are all made of the same thing: blocks of 32 rows
+//! times panels of 32 columns, both packed into whole cache lines (the private module `product`).
+//! An instruction set that multiplies bf16 in a way of its own adds a file there.
 //!
 //! # Instruction sets
 //!
 //! [`Isa::detect`] picks the best set once per process; `AGX_OCR_KERNELS=portable|avx2|avx512|amx`
 //! asks for another one (for tests and comparisons; ignored with a fallback to the best where the
 //! machine lacks it). Kernels are written once over a small vector trait and compiled for each
-//! set; only the bf16 pair product has code of its own per machine.
+//! set; only blocks of bf16 products, and packing for them, have code of their own.
 //!
 //! # Determinism
 //!
-//! Work is split into blocks of fixed size, whatever the number of threads, and each output is
-//! summed in one order: the same input gives the same output, bit for bit, on one machine.
+//! Each output is summed in one order, however many threads share the work: the same input gives
+//! the same output, bit for bit, on one machine.
 //!
 //! # Example
 //!
 //! ```
-//! use agx_ocr_kernels::{half::bf16, linear::{Activations, Into, Matrix, linear}};
+//! use agx_ocr_kernels::{half::bf16, linear::{Activations, Write, Matrix, linear}};
 //!
 //! let w: Vec<bf16> = [1.0, 2.0, 3.0, 4.0].map(bf16::from_f32).to_vec(); // [out 2, in 2]
 //! let mut y = [0.0; 2];
-//! linear(&[1.0, 0.5], Matrix::new(&w, 2, 2).into(), &mut y, Into::Fresh, Activations::F32);
+//! linear(&[1.0, 0.5], Matrix::new(&w, 2, 2).into(), &mut y, Write::Set, Activations::F32);
 //! assert_eq!(y, [2.0, 5.0]);
 //! ```
 //!

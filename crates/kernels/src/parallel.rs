@@ -61,8 +61,9 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// How long a thread looks for work before it may sleep: several times as long as waking takes.
-const PATIENCE: Duration = Duration::from_micros(300);
+/// How long a thread looks for work before it may sleep: longer than a gap in the work, or than
+/// the system takes a core away for.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Runs `work`, a series of short parallel regions, without letting the threads of the pool fall
 /// asleep in the gaps between them: to wake one takes longer than many a region.

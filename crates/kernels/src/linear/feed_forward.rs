@@ -2,7 +2,7 @@
 //! soon as the first has it, and never lies in memory as f32.
 
 use super::{
-    Activations, Affine, FEW_ROWS, Into, Matrix,
+    Activations, Affine, FEW_ROWS, Matrix, Write,
     blocks::{self, Job, Right},
     linear, linear_normed,
     sinks::{Between, Inner, Store},
@@ -35,7 +35,7 @@ pub fn add_mlp(
         let mut inner = vec![0.0; n * first.weight.rows];
         linear_normed(x, norm, first, &mut inner, activations);
         function.apply(&mut inner);
-        return linear(&inner, second, x, Into::Sum, activations);
+        return linear(&inner, second, x, Write::Add, activations);
     }
     let work = Mlp {
         x,

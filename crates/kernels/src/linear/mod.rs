@@ -22,7 +22,7 @@ use half::bf16;
 use sinks::Store;
 
 /// Up to this many rows a product streams the weights with unrounded activations: memory binds.
-pub const FEW_ROWS: usize = 8;
+pub const FEW_ROWS: usize = 3;
 
 /// A weight matrix of `rows` outputs by `cols` inputs, row-major.
 #[derive(Clone, Copy)]
@@ -97,18 +97,18 @@ impl<'a> From<Matrix<'a>> for Affine<'a> {
 /// A layer and where its outputs go.
 pub type Output<'a> = (Affine<'a>, &'a mut [f32]);
 
-/// What becomes of the values where a result goes.
+/// What becomes of the values where a result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Into {
+pub enum Write {
     /// They are replaced.
-    Fresh,
+    Set,
     /// The result is added to them.
-    Sum,
+    Add,
 }
 
 /// `y = x Wᵀ + bias`: `x` is `[n, in]`, `y` is `[n, out]`.
-pub fn linear(x: &[f32], layer: Affine<'_>, y: &mut [f32], into: Into, activations: Activations) {
-    linear_with(Isa::detect(), x, &mut [(layer, y)], into, activations);
+pub fn linear(x: &[f32], layer: Affine<'_>, y: &mut [f32], write: Write, activations: Activations) {
+    linear_with(Isa::detect(), x, &mut [(layer, y)], write, activations);
 }
 
 /// `y = norm(x) Wᵀ + bias`; the normalised rows are packed as they are made.
@@ -125,7 +125,7 @@ pub fn linear_normed(
     if n <= FEW_ROWS {
         let mut normed = vec![0.0; x.len()];
         norm.on_thread(Isa::detect(), x, &mut normed);
-        return linear(&normed, layer, y, Into::Fresh, activations);
+        return linear(&normed, layer, y, Write::Set, activations);
     }
     let work = Normed { x, norm, layer, y };
     product::with(Isa::detect(), activations, work);
@@ -155,7 +155,7 @@ impl Work for Normed<'_> {
 
 /// [`linear`] of one input and several layers, in one go.
 pub fn linears(x: &[f32], layers: &mut [Output<'_>], activations: Activations) {
-    linear_with(Isa::detect(), x, layers, Into::Fresh, activations);
+    linear_with(Isa::detect(), x, layers, Write::Set, activations);
 }
 
 /// [`linears`] with a given instruction set, which the machine must have.
@@ -163,7 +163,7 @@ fn linear_with(
     isa: Isa,
     x: &[f32],
     layers: &mut [Output<'_>],
-    into: Into,
+    write: Write,
     activations: Activations,
 ) {
     let Some((first, _)) = layers.first() else {
@@ -179,7 +179,7 @@ fn linear_with(
         return;
     }
     if n <= FEW_ROWS {
-        stream::linears(isa, x, n, layers, into);
+        stream::linears(isa, x, n, layers, write);
         return;
     }
     let work = Linears {
@@ -187,7 +187,7 @@ fn linear_with(
         n,
         cols,
         layers,
-        into,
+        write,
     };
     product::with(isa, activations, work);
 }
@@ -244,7 +244,7 @@ struct Linears<'a, 'b> {
     n: usize,
     cols: usize,
     layers: &'a mut [Output<'b>],
-    into: Into,
+    write: Write,
 }
 
 impl Work for Linears<'_, '_> {
@@ -253,7 +253,7 @@ impl Work for Linears<'_, '_> {
     fn run<M: Multiply>(self, m: M) {
         let (x, cols) = (self.x, self.cols);
         let left = Left::of(m.isa(), x, cols);
-        let add = self.into == Into::Sum;
+        let add = self.write == Write::Add;
         let stores: Vec<(Right<'_>, Store<'_>)> = self
             .layers
             .iter_mut()

@@ -3,7 +3,7 @@
 //! Memory binds here, so activations stay f32 and weights are widened on the way. One row at a
 //! time beats several interleaved ones: the hardware prefetcher follows one stream better.
 
-use super::{Affine, Into, Matrix, Output};
+use super::{Affine, Matrix, Output, Write};
 use crate::{
     Isa,
     parallel::Shared,
@@ -41,7 +41,7 @@ pub(super) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) 
 }
 
 /// `x` `[n, in]` through several layers.
-pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], into: Into) {
+pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], write: Write) {
     let parts: Vec<(Affine<'_>, Shared<'_>)> = layers
         .iter_mut()
         .map(|(layer, y)| (*layer, Shared::new(y)))
@@ -60,7 +60,7 @@ pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], 
                 layer,
                 outs,
                 y,
-                add: into == Into::Sum,
+                add: write == Write::Add,
             },
         );
     });

@@ -37,7 +37,7 @@ fn check(n: usize, outs: usize, k: usize, with_bias: bool, seed: u64) {
         for activations in [Activations::F32, Activations::Bf16] {
             let mut y = vec![f32::NAN; n * outs];
             let layer = Affine::new(w, bias);
-            linear_with(isa, &x, &mut [(layer, &mut y)], Into::Fresh, activations);
+            linear_with(isa, &x, &mut [(layer, &mut y)], Write::Set, activations);
             // Rounding a factor to bf16 moves a product by at most 2^-8 of itself.
             let rounded = activations == Activations::Bf16 && isa.multiplies_bf16() && n > FEW_ROWS;
             let unit = if rounded { 2.0_f64.powi(-8) } else { 1e-6 };
@@ -95,7 +95,7 @@ fn the_number_of_threads_changes_nothing() {
     let run = || {
         let mut y = vec![0.0; n * outs];
         let w = Matrix::new(&w, outs, k);
-        linear(&x, w.into(), &mut y, Into::Fresh, Activations::Bf16);
+        linear(&x, w.into(), &mut y, Write::Set, Activations::Bf16);
         y
     };
     let [one, two, three] = in_pools(run);
@@ -130,7 +130,7 @@ fn layers_behind_a_norm_are_their_parts() {
         let mut normed = vec![0.0; x.len()];
         layer_norm(&x, &weight, &bias, 1e-6, &mut normed);
         let mut hidden = vec![0.0; n * inner];
-        linear(&normed, first, &mut hidden, Into::Fresh, Activations::F32);
+        linear(&normed, first, &mut hidden, Write::Set, Activations::F32);
         for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
             let mut y = vec![f32::NAN; n * inner];
             linear_normed(&x, norm, first, &mut y, activations);
@@ -138,7 +138,7 @@ fn layers_behind_a_norm_are_their_parts() {
         }
         Function::Gelu.apply(&mut hidden);
         let mut truth = x.clone();
-        linear(&hidden, second, &mut truth, Into::Sum, Activations::F32);
+        linear(&hidden, second, &mut truth, Write::Add, Activations::F32);
         for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
             let mut y = x.clone();
             add_mlp(&mut y, norm, [first, second], Function::Gelu, activations);
@@ -175,7 +175,7 @@ fn experts_add_up_to_their_parts() {
             let alone = |e: Expert<'_>, x: &[f32]| -> Vec<f32> {
                 let through = |w: Matrix<'_>, x: &[f32]| {
                     let mut y = vec![0.0; w.rows()];
-                    linear(x, w.into(), &mut y, Into::Fresh, Activations::F32);
+                    linear(x, w.into(), &mut y, Write::Set, Activations::F32);
                     y
                 };
                 let (gate, up) = (through(e.gate, x), through(e.up, x));
