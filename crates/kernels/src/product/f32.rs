@@ -61,10 +61,14 @@ impl<const ADD: bool> Kernel for Block<ADD> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // Sums fill half of the registers: 8 rows x 2 vectors of 32, or 4 x 2 of 16.
-        if S::LANES == 16 {
-            self.rows_of::<S, 8>(s);
-        } else {
-            self.rows_of::<S, 4>(s);
+        let most = S::LANES / 2;
+        let mut row = 0;
+        while row < self.rows {
+            row += match (self.rows - row).min(most) {
+                1 | 2 => self.rows_from::<S, 2>(s, row),
+                3 | 4 => self.rows_from::<S, 4>(s, row),
+                _ => self.rows_from::<S, 8>(s, row),
+            };
         }
     }
 }
@@ -73,13 +77,13 @@ impl<const ADD: bool> Kernel for Block<ADD> {
 const VECTORS: usize = 2;
 
 impl<const ADD: bool> Block<ADD> {
+    /// ROWS rows, whose number it gives.
     #[inline(always)]
-    fn rows_of<S: Simd, const ROWS: usize>(&self, s: S) {
-        for row in (0..self.rows).step_by(ROWS) {
-            for column in (0..SIDE).step_by(VECTORS * S::LANES) {
-                self.part::<S, ROWS>(s, row, column);
-            }
+    fn rows_from<S: Simd, const ROWS: usize>(&self, s: S, row: usize) -> usize {
+        for column in (0..SIDE).step_by(VECTORS * S::LANES) {
+            self.part::<S, ROWS>(s, row, column);
         }
+        ROWS
     }
 
     #[inline(always)]

@@ -50,7 +50,8 @@ pub(crate) trait Multiply: Copy + Send + Sync {
     /// The instruction set for what is done between products.
     fn isa(self) -> Isa;
 
-    /// Runs `work` on a thread that is ready for [`Self::block`].
+    /// Runs `work` on a thread that is ready for [`Self::block`]. It must not wait for other tasks,
+    /// which could leave the thread in another state.
     fn ready<R>(self, work: impl FnOnce() -> R) -> R {
         work()
     }

@@ -5,8 +5,7 @@ use crate::Isa;
 use half::bf16;
 use std::{arch::x86_64::*, hint::black_box};
 
-/// A register block: 8 x 2 sums of 16 columns.
-const ROWS: usize = 8;
+/// Columns of a register. A register block is up to 8 rows of two.
 const LANES: usize = 16;
 
 /// Proof that the machine multiplies pairs.
@@ -36,13 +35,18 @@ impl Multiply for Pairs {
         c: *mut f32,
         stride: usize,
     ) {
-        for row in (0..rows).step_by(ROWS) {
-            // SAFETY: a `Pairs` proves the machine; SIDE is a multiple of ROWS, so the rows lie
-            // inside the block and `c` by the caller's promise.
-            unsafe {
+        let mut row = 0;
+        while row < rows {
+            // SAFETY: a `Pairs` proves the machine; SIDE is a multiple of every step, so the rows
+            // lie inside the block and `c` by the caller's promise.
+            row += unsafe {
                 let (a, c) = (a.add(row * SIDE), c.add(row * stride));
-                part::<ADD>(a, b, steps, c, stride);
-            }
+                match rows - row {
+                    1 | 2 => part::<ADD, 2>(a, b, steps, c, stride),
+                    3 | 4 => part::<ADD, 4>(a, b, steps, c, stride),
+                    _ => part::<ADD, 8>(a, b, steps, c, stride),
+                }
+            };
         }
     }
 
@@ -52,18 +56,18 @@ impl Multiply for Pairs {
     }
 }
 
-/// ROWS rows of a block.
+/// ROWS rows of a block, whose number it gives.
 ///
 /// # Safety
 /// As for [`Multiply::block`], for ROWS rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn part<const ADD: bool>(
+unsafe fn part<const ADD: bool, const ROWS: usize>(
     a: *const bf16,
     b: *const bf16,
     steps: usize,
     c: *mut f32,
     stride: usize,
-) {
+) -> usize {
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     // SAFETY: the caller's promise; a step holds SIDE rows of SIDE values on both sides.
     unsafe {
@@ -97,6 +101,7 @@ unsafe fn part<const ADD: bool>(
             }
         }
     }
+    ROWS
 }
 
 #[inline]
