@@ -22,6 +22,9 @@ struct Document {
 #[derive(Serialize)]
 struct Costs {
     load_ms: f64,
+    /// Of the process so far, the mapped weights that it touched among it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_gb: Option<f64>,
     #[serde(flatten)]
     page: Stats,
     machine: Machine,
@@ -29,9 +32,20 @@ struct Costs {
     goal: Goal,
 }
 
-/// What the stages' shares are meant to reach.
+/// What is measured beside the page.
+pub struct Measured {
+    pub load_ms: f64,
+    pub machine: Machine,
+    pub weight_bytes: usize,
+}
+
+/// What the page's costs are meant to reach.
 #[derive(Serialize)]
 struct Goal {
+    /// At most.
+    load_ms: f64,
+    /// At most: the weights and 1 GB.
+    peak_memory_gb: f64,
     /// `pairs_share` of `vision`, where the machine has such products.
     #[serde(skip_serializing_if = "Option::is_none")]
     vision_pairs_share: Option<f64>,
@@ -43,13 +57,21 @@ struct Goal {
 }
 
 impl Costs {
-    fn new(load_ms: f64, page: Stats, machine: Machine) -> Self {
+    fn new(page: Stats, measured: Measured) -> Self {
+        let Measured {
+            load_ms,
+            machine,
+            weight_bytes,
+        } = measured;
         let pairs = machine.gflops.pairs;
         Self {
             load_ms,
+            peak_memory_gb: peak_memory_gb(),
             page,
             stages: page.stages(&machine),
             goal: Goal {
+                load_ms: 500.0,
+                peak_memory_gb: (weight_bytes as f64 / 1e7).round() / 100.0 + 1.0,
                 vision_pairs_share: pairs.map(|_| 0.65),
                 prefill_pairs_share: pairs.map(|_| 0.60),
                 decode_share: 0.83,
@@ -59,11 +81,20 @@ impl Costs {
     }
 }
 
-/// Prints a page as it was asked for; with the limits of the machine, also what it cost.
+/// The most memory that this process has had resident, in 10⁹ bytes; where the system says so.
+fn peak_memory_gb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some((kib * 1024.0 / 1e7).round() / 100.0)
+}
+
+/// Prints a page as it was asked for; with what was measured beside it, also what it cost.
 pub fn print_page(
     mut page: Page,
-    load_ms: f64,
-    machine: Option<Machine>,
+    measured: Option<Measured>,
     output: &Output,
 ) -> Result<(), Failure> {
     if output.format == Format::Text {
@@ -78,7 +109,7 @@ pub fn print_page(
     for region in &mut page.regions {
         region.confidence = rounded(region.confidence);
     }
-    let stats = machine.map(|machine| Costs::new(load_ms, page.stats, machine));
+    let stats = measured.map(|measured| Costs::new(page.stats, measured));
     let document = Document { page, stats };
     print_json(&document, output.pretty)
 }

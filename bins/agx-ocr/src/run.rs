@@ -1,6 +1,13 @@
 //! From arguments to the printed page.
 
-use crate::{args::Args, card::card, config::Config, failure::Failure, output, progress::Progress};
+use crate::{
+    args::Args,
+    card::card,
+    config::Config,
+    failure::Failure,
+    output::{self, Measured},
+    progress::Progress,
+};
 use agx_ocr_pipeline::{Event, Ocr};
 use anyhow::anyhow;
 use clap::Parser;
@@ -61,8 +68,12 @@ fn read_page(config: &Config) -> Result<(), Failure> {
         "read"
     );
     debug!(stats = ?page.stats, "times");
-    let machine = config.output.stats.then(|| ocr.machine());
-    output::print_page(page, load_ms, machine, &config.output)
+    let measured = config.output.stats.then(|| Measured {
+        load_ms,
+        machine: ocr.machine(),
+        weight_bytes: ocr.weight_bytes(),
+    });
+    output::print_page(page, measured, &config.output)
 }
 
 fn load(config: &Config) -> Result<Ocr, Failure> {

@@ -25,6 +25,7 @@ pub struct Ocr {
     pub(crate) defaults: Defaults,
     pub(crate) vision: VisionConfig,
     pub(crate) weights: Vec<TensorInfo>,
+    weight_bytes: usize,
     pub(crate) threads: ThreadPool,
     name: String,
     options: Options,
@@ -72,6 +73,7 @@ impl Ocr {
             defaults: dir.defaults,
             vision,
             weights: read_by_every_token(&checkpoint),
+            weight_bytes: checkpoint.size(),
             threads,
             name: dir.name,
             options,
@@ -81,6 +83,11 @@ impl Ocr {
     /// The model's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes of all weights, which lie in the mapped file.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     /// Reads a page from the bytes of an image.
