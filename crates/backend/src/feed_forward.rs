@@ -1,10 +1,10 @@
 //! Feed-forward layers: two products with an activation between, gated, and mixtures of experts.
 
-use crate::{Activations, LayerNorm, Linear, Result, Weight, cpu};
+use crate::{LayerNorm, Linear, Result, Weight, cpu};
 pub use agx_ocr_kernels::activation::Function as Activation;
 use agx_ocr_kernels::{
-    linear::{Expert, Matrix, Write, add_mlp, experts, linear, swiglu},
-    routing,
+    linear::{Expert, Matrix, add_mlp, experts, swiglu},
+    routing::Choice,
 };
 use candle_core::{Device, Tensor};
 
@@ -73,12 +73,38 @@ pub struct Router {
 }
 
 /// The experts chosen for each row, most probable first.
-#[derive(Clone, Debug)]
 pub struct Routing {
+    choice: Choice,
+    rows: usize,
+    top_k: usize,
+}
+
+impl Routing {
     /// Numbers of the experts, u32 `[rows, k]`.
-    pub experts: Tensor,
+    ///
+    /// # Errors
+    /// When memory for a copy cannot be had.
+    pub fn experts(&self) -> Result<Tensor> {
+        let shape = (self.rows, self.top_k);
+        Ok(Tensor::from_slice(
+            self.choice.experts(),
+            shape,
+            &Device::Cpu,
+        )?)
+    }
+
     /// Their probabilities, f32 `[rows, k]`.
-    pub weights: Tensor,
+    ///
+    /// # Errors
+    /// As [`Self::experts`].
+    pub fn weights(&self) -> Result<Tensor> {
+        let shape = (self.rows, self.top_k);
+        Ok(Tensor::from_slice(
+            self.choice.weights(),
+            shape,
+            &Device::Cpu,
+        )?)
+    }
 }
 
 impl Router {
@@ -95,25 +121,11 @@ impl Router {
     pub fn route(&self, x: &Tensor) -> Result<Routing> {
         let (count, size) = (self.weight.shape[0], self.weight.shape[1]);
         cpu::replace_last(x, size, count)?;
-        let rows = x.elem_count() / size;
-        let mut scores = vec![0.0; rows * count];
         let weight = Matrix::new(self.weight.values(), count, size);
-        cpu::with(x, |x| {
-            linear(x, weight.into(), &mut scores, Write::Set, Activations::F32)
-        })?;
-        let mut experts = vec![0; rows * self.top_k];
-        let mut weights = vec![0.0; rows * self.top_k];
-        let chosen = experts
-            .chunks_exact_mut(self.top_k)
-            .zip(weights.chunks_exact_mut(self.top_k));
-        for (scores, (experts, weights)) in scores.chunks_exact_mut(count).zip(chosen) {
-            routing::softmax(scores);
-            routing::top_k(scores, self.top_k, experts, weights);
-        }
-        let shape = (rows, self.top_k);
         Ok(Routing {
-            experts: Tensor::from_vec(experts, shape, &Device::Cpu)?,
-            weights: cpu::tensor(weights, shape)?,
+            choice: cpu::with(x, |x| Choice::new(x, weight, self.top_k))?,
+            rows: x.elem_count() / size,
+            top_k: self.top_k,
         })
     }
 }
@@ -139,25 +151,23 @@ impl Experts {
     /// When shapes do not fit, or an expert's number is not below the number of experts.
     pub fn forward(&self, x: &Tensor, routing: &Routing) -> Result<Tensor> {
         let (rows, size) = x.dims2()?;
-        let (routed, _) = routing.experts.dims2()?;
+        let (chosen, weights) = (routing.choice.experts(), routing.choice.weights());
         let count = self.routed.len();
-        let mut y = vec![0.0; rows * size];
-        let known = cpu::with(&routing.experts, |chosen: &[u32]| {
-            chosen.iter().all(|&expert| (expert as usize) < count)
-        })?;
-        if routed != rows || !known || size != self.shared.gate.input() {
-            let message = format!("a routing of {routed} rows does not fit {:?}", x.dims());
+        let known = chosen.iter().all(|&expert| (expert as usize) < count);
+        if routing.rows != rows || !known || size != self.shared.gate.input() {
+            let message = format!(
+                "a routing of {} rows does not fit {:?}",
+                routing.rows,
+                x.dims()
+            );
             return Err(candle_core::Error::Msg(message).into());
         }
+        let mut y = vec![0.0; rows * size];
         let all: Vec<Expert<'_>> = self.routed.iter().map(SwiGlu::weights).collect();
         let (shared, activations) = (self.shared.weights(), self.shared.gate.activations);
-        cpu::with(&routing.experts, |chosen: &[u32]| {
-            cpu::with(&routing.weights, |weights: &[f32]| {
-                cpu::with(x, |x| {
-                    experts(x, &all, Some(shared), chosen, weights, &mut y, activations);
-                })
-            })
-        })???;
+        cpu::with(x, |x| {
+            experts(x, &all, Some(shared), chosen, weights, &mut y, activations);
+        })?;
         cpu::tensor(y, (rows, size))
     }
 }

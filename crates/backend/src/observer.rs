@@ -13,6 +13,11 @@ pub trait Observer {
     /// # Errors
     /// [`Error::Stopped`](crate::Error::Stopped) ends the run; so does every other error.
     fn observe(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> Result<()>;
+
+    /// Whether it looks at what would have to be copied for it.
+    fn looks(&self) -> bool {
+        true
+    }
 }
 
 /// Takes note of nothing.
@@ -22,6 +27,10 @@ pub struct Unobserved;
 impl Observer for Unobserved {
     fn observe(&self, _: fmt::Arguments<'_>, _: &Tensor) -> Result<()> {
         Ok(())
+    }
+
+    fn looks(&self) -> bool {
+        false
     }
 }
 

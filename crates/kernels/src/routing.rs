@@ -2,8 +2,44 @@
 
 use crate::{
     Isa,
+    linear::{Matrix, small_linear},
+    product::Lines,
     simd::{Kernel, Simd, dispatch, math},
 };
+
+/// The experts chosen for some rows, in memory that is used again and again.
+pub struct Choice {
+    experts: Lines<u32>,
+    weights: Lines<f32>,
+}
+
+impl Choice {
+    /// For each row of `x` `[n, size]` the `k` experts to which softmax of `x Wᵀ` gives most, with
+    /// `weight` `[experts, size]`. All arithmetic is f32: a rounded score may choose another expert.
+    pub fn new(x: &[f32], weight: Matrix<'_>, k: usize) -> Self {
+        let count = weight.rows();
+        let n = x.len() / weight.cols();
+        let mut scores = Lines::new(n * count);
+        small_linear(x, weight, &mut scores);
+        let (mut experts, mut weights) = (Lines::new(n * k), Lines::new(n * k));
+        let chosen = experts.chunks_exact_mut(k).zip(weights.chunks_exact_mut(k));
+        for (scores, (experts, weights)) in scores.chunks_exact_mut(count).zip(chosen) {
+            softmax(scores);
+            top_k(scores, k, experts, weights);
+        }
+        Self { experts, weights }
+    }
+
+    /// Numbers of the experts, `[n, k]`, most probable first.
+    pub fn experts(&self) -> &[u32] {
+        &self.experts
+    }
+
+    /// Their probabilities as they are, `[n, k]`.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+}
 
 /// Softmax of one row in place; `-inf` becomes 0.
 pub fn softmax(row: &mut [f32]) {
@@ -72,6 +108,7 @@ impl Kernel for Exponentials<'_> {
 mod tests {
     use super::*;
     use crate::noise::noise;
+    use half::bf16;
 
     #[test]
     fn softmax_sums_to_one_and_masks() {
@@ -80,6 +117,30 @@ mod tests {
         assert_eq!(row[1], 0.0);
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert!((row[2] / row[0] - std::f32::consts::E).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_choice_follows_the_scores() {
+        let weight: Vec<bf16> = [1.0, 0.0, 0.0, 1.0, -1.0, 0.5].map(bf16::from_f32).to_vec();
+        for n in [1, 20] {
+            let x: Vec<f32> = (0..n).flat_map(|i| [1.0, i as f32]).collect();
+            let choice = Choice::new(&x, Matrix::new(&weight, 3, 2), 2);
+            for i in 0..n {
+                let mut p = [1.0, i as f32, i as f32 / 2.0 - 1.0];
+                softmax(&mut p);
+                let first = if i <= 1 {
+                    [0, 1]
+                } else if i <= 4 {
+                    [1, 0]
+                } else {
+                    [1, 2]
+                };
+                assert_eq!(choice.experts()[2 * i..2 * i + 2], first, "{i}");
+                for (w, e) in choice.weights()[2 * i..2 * i + 2].iter().zip(first) {
+                    assert!((w - p[e as usize]).abs() < 1e-5, "{i}");
+                }
+            }
+        }
     }
 
     #[test]

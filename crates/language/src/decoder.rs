@@ -226,8 +226,11 @@ impl FeedForward {
             Self::Dense(mlp) => Ok(mlp.forward(x)?),
             Self::Mixture { gate, experts } => {
                 let routing = gate.route(x)?;
-                observer.observe(format_args!("layer{layer}.router.idx"), &routing.experts)?;
-                observer.observe(format_args!("layer{layer}.router.weight"), &routing.weights)?;
+                if observer.looks() {
+                    let (experts, weights) = (routing.experts()?, routing.weights()?);
+                    observer.observe(format_args!("layer{layer}.router.idx"), &experts)?;
+                    observer.observe(format_args!("layer{layer}.router.weight"), &weights)?;
+                }
                 Ok(experts.forward(x, &routing)?)
             }
         }

@@ -158,6 +158,18 @@ pub fn linears(x: &[f32], layers: &mut [Output<'_>], activations: Activations) {
     linear_with(Isa::detect(), x, layers, Write::Set, activations);
 }
 
+/// `y = x Wᵀ` of a weight so small that few rows are not worth a second thread; in f32.
+pub(crate) fn small_linear(x: &[f32], weight: Matrix<'_>, y: &mut [f32]) {
+    let layer = Affine::from(weight);
+    let n = layer.rows_of(x);
+    layer.check_outputs(n, y);
+    if n <= FEW_ROWS {
+        stream::on_thread(Isa::detect(), x, n, &layer, y);
+    } else {
+        linear(x, layer, y, Write::Set, Activations::F32);
+    }
+}
+
 /// [`linears`] with a given instruction set, which the machine must have.
 fn linear_with(
     isa: Isa,

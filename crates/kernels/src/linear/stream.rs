@@ -66,6 +66,23 @@ pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], 
     });
 }
 
+/// `x` `[n, in]` through a small weight, on this thread.
+pub(super) fn on_thread(isa: Isa, x: &[f32], n: usize, layer: &Affine<'_>, y: &mut [f32]) {
+    let outs = 0..layer.weight.rows;
+    let y = &Shared::new(y);
+    dispatch(
+        isa,
+        Rows {
+            x,
+            n,
+            layer,
+            outs,
+            y,
+            add: false,
+        },
+    );
+}
+
 /// Some weight rows against all rows of `x`.
 struct Rows<'a> {
     x: &'a [f32],
