@@ -100,7 +100,7 @@ pub enum Event<'a> {
         /// Parts of the page that are read one by one.
         bands: usize,
     },
-    /// A view is encoded.
+    /// A view is encoded, or a few tiles together.
     View {
         /// Views encoded so far, of all bands.
         done: usize,

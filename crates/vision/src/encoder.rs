@@ -11,6 +11,10 @@ use candle_core::{D, Device, Tensor};
 use image::RgbImage;
 use std::{fmt, slice};
 
+/// Tiles that are encoded together: their products share the weights. More would take more memory
+/// and leave longer without word.
+const BATCH: usize = 3;
+
 /// The vision half of the model.
 #[derive(Debug)]
 pub struct VisionEncoder {
@@ -52,7 +56,8 @@ impl VisionEncoder {
     /// The tokens `[n, hidden]` of a page's views, in the decoder's order: rows of the tiles put
     /// together, rows of the global view, each row ended by a newline; then a separator.
     ///
-    /// `progress` is called after each view with the number done and the number of all.
+    /// `progress` is called after each view, or a few tiles, with the number done and the number of
+    /// all.
     ///
     /// # Errors
     /// When a view is not square or its side no multiple of 64, or `observer` stops.
@@ -64,26 +69,28 @@ impl VisionEncoder {
     ) -> Result<Tensor> {
         let count = 1 + views.tiles.as_ref().map_or(0, |tiles| tiles.images.len());
         let mut done = 0;
-        let mut view = |image: &RgbImage, name: fmt::Arguments<'_>| {
-            let pixels = self.pixels(slice::from_ref(image))?;
+        let mut encode = |images: &[RgbImage], name: fmt::Arguments<'_>| {
+            let pixels = self.pixels(images)?;
             let named = |stage: fmt::Arguments<'_>, value: &Tensor| {
                 observer.observe(format_args!("{name}.{stage}"), value)
             };
             let tokens = self.encode_view(&pixels, &named)?;
-            done += 1;
+            done += images.len();
             progress(done, count);
             Ok::<_, crate::Error>(tokens)
         };
         let mut parts = Vec::new();
         if let Some(tiles) = &views.tiles {
             let mut encoded = Vec::with_capacity(tiles.images.len());
-            for (i, tile) in tiles.images.iter().enumerate() {
-                encoded.push(view(tile, format_args!("tile{i}"))?);
+            for (i, batch) in tiles.images.chunks(BATCH).enumerate() {
+                let tokens = encode(batch, format_args!("tiles{}", i * BATCH))?;
+                encoded.extend(tokens.chunk(batch.len(), 0)?);
             }
             let (columns, rows) = (tiles.grid.0 as usize, tiles.grid.1 as usize);
             parts.push(self.end_rows(&join(&encoded, columns, rows)?)?);
         }
-        parts.push(self.end_rows(&view(&views.global, format_args!("global"))?)?);
+        let global = encode(slice::from_ref(&views.global), format_args!("global"))?;
+        parts.push(self.end_rows(&global)?);
         parts.push(self.view_separator.unsqueeze(0)?);
         let sequence = Tensor::cat(&parts, 0)?;
         observer.observe(format_args!("seq"), &sequence)?;
