@@ -178,10 +178,8 @@ impl LayerNorm {
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (self.weight.values(), self.bias.values());
-        normalise(x, weight, |x, y| {
-            norm::layer_norm(x, weight, bias, self.eps, y)
-        })
+        let norm = self.parameters();
+        normalise(x, norm.weight, |x, y| norm::layer_norm(x, norm, y))
     }
 }
 

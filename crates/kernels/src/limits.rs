@@ -16,10 +16,10 @@
 
 use crate::{
     Isa,
+    linear::stream_rows,
     product::{self, Activations, Multiply, Work},
     simd::{Kernel, Simd, dispatch},
 };
-use rayon::prelude::*;
 use std::{
     hint::black_box,
     time::{Duration, Instant},
@@ -33,8 +33,8 @@ const REPEATS: usize = 1 << 14;
 
 /// Bytes are read again and again until this time is over.
 const READING: Duration = Duration::from_millis(80);
-/// Bytes that a thread reads in one go, as in decoding.
-const TASK_BYTES: usize = 128 << 10;
+/// Bytes of a row of what is read: rows are shared out among threads as in decoding.
+const ROW: usize = 4 << 10;
 
 /// What the threads of a pool reach together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,13 +109,15 @@ pub fn read_rate(parts: &[&[u8]]) -> f64 {
 
 fn read_rate_with(isa: Isa, parts: &[&[u8]]) -> f64 {
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    let tasks: Vec<&[u8]> = parts.iter().flat_map(|p| p.chunks(TASK_BYTES)).collect();
-    if tasks.is_empty() {
+    if bytes == 0 {
         return 0.0;
     }
+    let sizes: Vec<(usize, usize)> = parts.iter().map(|p| (p.len().div_ceil(ROW), ROW)).collect();
     let pass = || {
         let started = Instant::now();
-        tasks.par_iter().with_max_len(1).for_each(|task| {
+        stream_rows(&sizes, |part, rows| {
+            let all = parts[part];
+            let task = &all[rows.start * ROW..(rows.end * ROW).min(all.len())];
             black_box(dispatch(isa, Largest(task)));
         });
         bytes as f64 / started.elapsed().as_secs_f64()

@@ -10,11 +10,11 @@ use rayon::prelude::*;
 /// Values that one task normalises.
 const TASK: usize = 16 << 10;
 
-/// `(x - mean) / sqrt(variance + eps) * weight + bias` for each row of `weight.len()` values
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` for each row of `norm.weight.len()` values
 /// (Ba et al., 2016), with the biased variance.
-pub fn layer_norm(x: &[f32], weight: &[bf16], bias: &[bf16], eps: f32, y: &mut [f32]) {
-    assert_eq!(bias.len(), weight.len(), "one bias a weight");
-    rows(x, weight, Some(bias), eps, y);
+pub fn layer_norm(x: &[f32], norm: LayerNorm<'_>, y: &mut [f32]) {
+    assert_eq!(norm.bias.len(), norm.weight.len(), "one bias a weight");
+    rows(x, norm.weight, Some(norm.bias), norm.eps, y);
 }
 
 /// `x / sqrt(mean(x²) + eps) * weight` for each row of `weight.len()` values

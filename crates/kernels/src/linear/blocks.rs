@@ -94,6 +94,18 @@ pub(super) struct Job<'a, E> {
     pub sink: &'a dyn Sink,
 }
 
+impl<'a, E: Value> Job<'a, E> {
+    /// A product of all rows.
+    pub(super) fn new(left: &'a Left<E>, right: Right<'a>, sink: &'a dyn Sink) -> Self {
+        Self {
+            left,
+            rows: 0..left.rows(),
+            right,
+            sink,
+        }
+    }
+}
+
 /// A part of a job.
 struct Task<'a, E> {
     job: &'a Job<'a, E>,
@@ -117,9 +129,11 @@ fn multiply<M: Multiply>(m: M, task: &Task<'_, M::Value>) {
     let steps = left.steps();
     let size = steps * SIDE * SIDE;
     let mut panels = Lines::new(task.panels.len() * size);
+    let mut columns = right.columns(task.panels.start);
     for (panel, to) in task.panels.clone().zip(panels.chunks_exact_mut(size)) {
         let next = right.columns(panel + 1);
-        M::Value::panel(m.isa(), &right.columns(panel), &next, to);
+        M::Value::panel(m.isa(), &columns, &next, to);
+        columns = next;
     }
     let mut sums = Lines::<f32>::new(SIDE * SIDE);
     for block in task.blocks.clone() {
@@ -216,12 +230,7 @@ mod tests {
             let (x, w) = (vec![1.0; rows * SIDE], vec![bf16::ONE; outs * SIDE]);
             let left = Left::of(m.isa(), &x, SIDE);
             let sink = Sleep::default();
-            let job = Job {
-                left: &left,
-                rows: 0..rows,
-                right: Right::Rows(Matrix::new(&w, outs, SIDE)),
-                sink: &sink,
-            };
+            let job = Job::new(&left, Right::Rows(Matrix::new(&w, outs, SIDE)), &sink);
             let start = Instant::now();
             run(m, &[job]);
             (sink.blocks.into_inner(), start.elapsed())

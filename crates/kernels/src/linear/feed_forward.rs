@@ -60,27 +60,16 @@ impl Work for Mlp<'_> {
 
     fn run<M: Multiply>(self, m: M) {
         let left = Left::<M::Value>::normed(m.isa(), self.x, &self.norm);
-        let (n, width) = (left.rows(), self.first.weight.rows);
-        let mut inner = Left::<M::Value>::new(n, width);
+        let width = self.first.weight.rows;
+        let mut inner = Left::<M::Value>::new(left.rows(), width);
         let between = Between::Function(self.function, self.first.bias);
-        blocks::run(
-            m,
-            &[Job {
-                left: &left,
-                rows: 0..n,
-                right: Right::Rows(self.first.weight),
-                sink: &Inner::new(&mut inner, width, between),
-            }],
-        );
+        let sink = Inner::new(&mut inner, width, between);
+        blocks::run(m, &[Job::new(&left, Right::Rows(self.first.weight), &sink)]);
         drop(left);
+        let sink = Store::new(self.x, &self.second, true);
         blocks::run(
             m,
-            &[Job {
-                left: &inner,
-                rows: 0..n,
-                right: Right::Rows(self.second.weight),
-                sink: &Store::new(self.x, &self.second, true),
-            }],
+            &[Job::new(&inner, Right::Rows(self.second.weight), &sink)],
         );
     }
 }
@@ -195,24 +184,14 @@ fn one(isa: Isa, x: &[f32], parts: &[(Expert<'_>, f32)], y: &mut [f32]) {
         );
     });
     let size = x.len();
-    let sizes: Vec<(usize, usize)> = sizes.iter().map(|(inner, _)| (size, 2 * inner)).collect();
     let mut outs = vec![0.0; parts.len() * size];
-    let to = Shared::new(&mut outs);
-    stream::rows(&sizes, |part, rows| {
-        // SAFETY: as above.
-        let to = unsafe { to.part(part * size + rows.start, rows.len()) };
-        let inner = &inner[starts[part]..starts[part + 1]];
-        let down = &parts[part].0.down;
-        dispatch(
-            isa,
-            Down {
-                inner,
-                down,
-                rows,
-                to,
-            },
-        );
-    });
+    let places = starts.windows(2).zip(outs.chunks_exact_mut(size));
+    let downs: Vec<stream::Part<'_>> = parts
+        .iter()
+        .zip(places)
+        .map(|((e, _), (at, y))| stream::Part::new(&inner[at[0]..at[1]], e.down.into(), y))
+        .collect();
+    stream::run(isa, &downs, 1, Write::Set);
     y.fill(0.0);
     for (out, (_, weight)) in outs.chunks_exact(size).zip(parts) {
         y.iter_mut().zip(out).for_each(|(y, v)| *y += weight * v);
@@ -241,24 +220,6 @@ impl Kernel for GateUp<'_> {
             let mut value = [0.0; 1];
             s.store_part(&mut value, silu_mul(s, s.splat(*to), s.splat(up)));
             *to = value[0];
-        }
-    }
-}
-
-struct Down<'a> {
-    inner: &'a [f32],
-    down: &'a Matrix<'a>,
-    rows: Range<usize>,
-    to: &'a mut [f32],
-}
-
-impl Kernel for Down<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (to, row) in self.to.iter_mut().zip(self.rows) {
-            *to = stream::row_dot(s, self.inner, self.down, row);
         }
     }
 }

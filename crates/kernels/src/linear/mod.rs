@@ -11,6 +11,7 @@ mod stream;
 
 pub use crate::product::Activations;
 pub use feed_forward::{Expert, add_mlp, experts, swiglu};
+pub(crate) use stream::rows as stream_rows;
 
 use crate::{
     Isa,
@@ -143,13 +144,8 @@ impl Work for Normed<'_> {
 
     fn run<M: Multiply>(self, m: M) {
         let left = Left::normed(m.isa(), self.x, &self.norm);
-        let job = Job {
-            left: &left,
-            rows: 0..left.rows(),
-            right: Right::Rows(self.layer.weight),
-            sink: &Store::new(self.y, &self.layer, false),
-        };
-        blocks::run(m, &[job]);
+        let sink = Store::new(self.y, &self.layer, false);
+        blocks::run(m, &[Job::new(&left, Right::Rows(self.layer.weight), &sink)]);
     }
 }
 
@@ -164,7 +160,7 @@ pub(crate) fn small_linear(x: &[f32], weight: Matrix<'_>, y: &mut [f32]) {
     let n = layer.rows_of(x);
     layer.check_outputs(n, y);
     if n <= FEW_ROWS {
-        stream::on_thread(Isa::detect(), x, n, &layer, y);
+        stream::Part::new(x, layer, y).on_thread(Isa::detect(), n);
     } else {
         linear(x, layer, y, Write::Set, Activations::F32);
     }
@@ -191,12 +187,14 @@ fn linear_with(
         return;
     }
     if n <= FEW_ROWS {
-        stream::linears(isa, x, n, layers, write);
-        return;
+        let mut parts = Vec::with_capacity(layers.len());
+        for (layer, y) in layers {
+            parts.push(stream::Part::new(x, *layer, y));
+        }
+        return stream::run(isa, &parts, n, write);
     }
     let work = Linears {
         x,
-        n,
         cols,
         layers,
         write,
@@ -240,20 +238,14 @@ impl Work for OfRows<'_> {
                 (self.row)(part * MADE_ROWS + i, &mut space);
                 put(&space);
             });
-            let job = Job {
-                left: &left,
-                rows: 0..n,
-                right: Right::Rows(self.layer.weight),
-                sink: &Store::new(y, &self.layer, false),
-            };
-            blocks::run(m, &[job]);
+            let sink = Store::new(y, &self.layer, false);
+            blocks::run(m, &[Job::new(&left, Right::Rows(self.layer.weight), &sink)]);
         }
     }
 }
 
 struct Linears<'a, 'b> {
     x: &'a [f32],
-    n: usize,
     cols: usize,
     layers: &'a mut [Output<'b>],
     write: Write,
@@ -263,24 +255,17 @@ impl Work for Linears<'_, '_> {
     type Output = ();
 
     fn run<M: Multiply>(self, m: M) {
-        let (x, cols) = (self.x, self.cols);
-        let left = Left::of(m.isa(), x, cols);
+        let left = Left::of(m.isa(), self.x, self.cols);
         let add = self.write == Write::Add;
         let stores: Vec<(Right<'_>, Store<'_>)> = self
             .layers
             .iter_mut()
             .map(|(layer, y)| (Right::Rows(layer.weight), Store::new(y, layer, add)))
             .collect();
-        let jobs: Vec<Job<'_, M::Value>> = stores
+        let jobs = stores
             .iter()
-            .map(|(right, sink)| Job {
-                left: &left,
-                rows: 0..self.n,
-                right: *right,
-                sink,
-            })
-            .collect();
-        blocks::run(m, &jobs);
+            .map(|(right, sink)| Job::new(&left, *right, sink));
+        blocks::run(m, &jobs.collect::<Vec<_>>());
     }
 }
 

@@ -3,7 +3,7 @@
 //! Memory binds here, so activations stay f32 and weights are widened on the way. One row at a
 //! time beats several interleaved ones: the hardware prefetcher follows one stream better.
 
-use super::{Affine, Matrix, Output, Write};
+use super::{Affine, Matrix, Write};
 use crate::{
     Isa,
     parallel::Shared,
@@ -23,7 +23,7 @@ const AHEAD: usize = 1024;
 
 /// Calls `work` with ranges of `0..rows` in parallel, for each of the `(rows, bytes a row)`; the
 /// first argument says which. How the work is split changes no result.
-pub(super) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) + Sync) {
+pub(crate) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) + Sync) {
     let all: usize = parts.iter().map(|(rows, bytes)| rows * bytes).sum();
     let task_bytes = (all / (TASKS * rayon::current_num_threads())).max(TASK_BYTES);
     let tasks: Vec<(usize, Range<usize>)> = parts
@@ -40,56 +40,52 @@ pub(super) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) 
         .for_each(|(part, range)| work(*part, range.clone()));
 }
 
-/// `x` `[n, in]` through several layers.
-pub(super) fn linears(isa: Isa, x: &[f32], n: usize, layers: &mut [Output<'_>], write: Write) {
-    let parts: Vec<(Affine<'_>, Shared<'_>)> = layers
-        .iter_mut()
-        .map(|(layer, y)| (*layer, Shared::new(y)))
-        .collect();
-    let sizes: Vec<(usize, usize)> = parts
-        .iter()
-        .map(|(layer, _)| (layer.weight.rows, 2 * layer.weight.cols))
-        .collect();
+/// `n` rows of inputs, a layer, and where its outputs go.
+pub(super) struct Part<'a> {
+    x: &'a [f32],
+    layer: Affine<'a>,
+    y: Shared<'a>,
+}
+
+impl<'a> Part<'a> {
+    /// `x` is `[n, in]`, `y` is `[n, out]`.
+    pub(super) fn new(x: &'a [f32], layer: Affine<'a>, y: &'a mut [f32]) -> Self {
+        let y = Shared::new(y);
+        Self { x, layer, y }
+    }
+
+    /// All of it on this thread.
+    pub(super) fn on_thread(&self, isa: Isa, n: usize) {
+        let rows = Rows {
+            part: self,
+            n,
+            outs: 0..self.layer.weight.rows,
+            add: false,
+        };
+        dispatch(isa, rows);
+    }
+}
+
+/// All parts, of `n` rows each, in one parallel region.
+pub(super) fn run(isa: Isa, parts: &[Part<'_>], n: usize, write: Write) {
+    let size = |part: &Part<'_>| (part.layer.weight.rows, 2 * part.layer.weight.cols);
+    let sizes: Vec<(usize, usize)> = parts.iter().map(size).collect();
     rows(&sizes, |part, outs| {
-        let (layer, y) = &parts[part];
-        dispatch(
-            isa,
-            Rows {
-                x,
-                n,
-                layer,
-                outs,
-                y,
-                add: write == Write::Add,
-            },
-        );
+        let rows = Rows {
+            part: &parts[part],
+            n,
+            outs,
+            add: write == Write::Add,
+        };
+        dispatch(isa, rows);
     });
 }
 
-/// `x` `[n, in]` through a small weight, on this thread.
-pub(super) fn on_thread(isa: Isa, x: &[f32], n: usize, layer: &Affine<'_>, y: &mut [f32]) {
-    let outs = 0..layer.weight.rows;
-    let y = &Shared::new(y);
-    dispatch(
-        isa,
-        Rows {
-            x,
-            n,
-            layer,
-            outs,
-            y,
-            add: false,
-        },
-    );
-}
-
-/// Some weight rows against all rows of `x`.
+/// Some weight rows against all rows of inputs.
 struct Rows<'a> {
-    x: &'a [f32],
+    part: &'a Part<'a>,
     n: usize,
-    layer: &'a Affine<'a>,
     outs: Range<usize>,
-    y: &'a Shared<'a>,
     add: bool,
 }
 
@@ -98,14 +94,15 @@ impl Kernel for Rows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Affine { weight, bias } = self.layer;
+        let Part { x, layer, y } = self.part;
+        let Affine { weight, bias } = layer;
         for out in self.outs {
             let bias = bias.map_or(0.0, |b| b[out].to_f32());
             for i in 0..self.n {
-                let x = &self.x[i * weight.cols..(i + 1) * weight.cols];
+                let x = &x[i * weight.cols..(i + 1) * weight.cols];
                 let sum = dot(s, x, weight.row(out)) + bias;
                 // SAFETY: every task has outputs of its own.
-                let y = unsafe { self.y.part(i * weight.rows + out, 1) };
+                let y = unsafe { y.part(i * weight.rows + out, 1) };
                 y[0] = if self.add { y[0] + sum } else { sum };
             }
         }

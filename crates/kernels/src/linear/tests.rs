@@ -128,7 +128,7 @@ fn layers_behind_a_norm_are_their_parts() {
             eps: 1e-6,
         };
         let mut normed = vec![0.0; x.len()];
-        layer_norm(&x, &weight, &bias, 1e-6, &mut normed);
+        layer_norm(&x, norm, &mut normed);
         let mut hidden = vec![0.0; n * inner];
         linear(&normed, first, &mut hidden, Write::Set, Activations::F32);
         for (activations, bound) in [(Activations::F32, 1e-5), (Activations::Bf16, 2e-2)] {
