@@ -137,7 +137,7 @@ fn gemv(c: &mut Criterion) {
 
 /// Rates as shares of limits that are measured beside them: other work on the machine lowers both.
 fn table() {
-    println!("\nproduct, activations         GFLOP/s  of f32  of vdpbf16ps  of fastest  goal");
+    println!("\nproduct, activations         GFLOP/s  of f32  of bf16  of fastest  goal");
     for shape in SHAPES {
         let mut product = Product::new(shape);
         for &activations in product.activations() {
@@ -179,12 +179,12 @@ fn print_gemm(product: &mut Product, activations: Activations) {
     };
     let f32 = share(|limits| Some(limits.f32));
     // Products of unrounded activations have the f32 instruction alone.
-    let [pairs, fastest] = match activations {
-        Activations::Bf16 => [share(|l| l.pairs), share(|l| Some(l.products()))],
+    let [bf16, fastest] = match activations {
+        Activations::Bf16 => [share(|l| l.bf16), share(|l| Some(l.products()))],
         Activations::F32 => ["-".to_owned(), f32.clone()],
     };
     println!(
-        "{:<28} {:>7.0} {f32:>7} {pairs:>13} {fastest:>11} {GEMM_GOAL:>5.2}",
+        "{:<28} {:>7.0} {f32:>7} {bf16:>8} {fastest:>11} {GEMM_GOAL:>5.2}",
         format!("{}, {activations:?}", product.name),
         2e-9 * median(rounds.iter().map(|(rate, _)| *rate).collect()),
     );

@@ -58,8 +58,8 @@ fn limits() -> String {
     let gflops = |rate: f64, name: &str| format!("{name} {:.0}", 2e-9 * rate);
     let products = [
         Some(gflops(limits.f32, "f32")),
-        limits.pairs.map(|rate| gflops(rate, "vdpbf16ps")),
-        limits.tiles.map(|rate| gflops(rate, "tdpbf16ps")),
+        limits.bf16.map(|rate| gflops(rate, "bf16")),
+        limits.tiles.map(|rate| gflops(rate, "bf16 tiles")),
     ];
     let products: Vec<String> = products.into_iter().flatten().collect();
     format!(

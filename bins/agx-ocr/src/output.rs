@@ -46,12 +46,12 @@ struct Goal {
     load_ms: f64,
     /// At most: the weights and 1 GB.
     peak_memory_gb: f64,
-    /// `pairs_share` of `vision`, where the machine has such products.
+    /// `bf16_share` of `vision`, where the machine has such products.
     #[serde(skip_serializing_if = "Option::is_none")]
-    vision_pairs_share: Option<f64>,
-    /// `pairs_share` of `prefill`, likewise.
+    vision_bf16_share: Option<f64>,
+    /// `bf16_share` of `prefill`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    prefill_pairs_share: Option<f64>,
+    prefill_bf16_share: Option<f64>,
     /// `share` of `decode`: reading the weights takes no more than 1.2 times as long as it must.
     decode_share: f64,
 }
@@ -63,7 +63,7 @@ impl Costs {
             machine,
             weight_bytes,
         } = measured;
-        let pairs = machine.gflops.pairs;
+        let bf16 = machine.gflops.bf16;
         Self {
             load_ms,
             peak_memory_gb: peak_memory_gb(),
@@ -72,8 +72,8 @@ impl Costs {
             goal: Goal {
                 load_ms: 500.0,
                 peak_memory_gb: (weight_bytes as f64 / 1e7).round() / 100.0 + 1.0,
-                vision_pairs_share: pairs.map(|_| 0.65),
-                prefill_pairs_share: pairs.map(|_| 0.60),
+                vision_bf16_share: bf16.map(|_| 0.65),
+                prefill_bf16_share: bf16.map(|_| 0.60),
                 decode_share: 0.83,
             },
             machine,

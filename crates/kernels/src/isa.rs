@@ -16,6 +16,10 @@ pub enum Isa {
     Avx512,
     /// [`Isa::Avx512`], with AMX tiles for large bf16 products.
     Amx,
+    /// 64-bit ARM; bf16 weights are widened to f32.
+    Neon,
+    /// [`Isa::Neon`] with its bf16 products (FEAT_BF16: `bfmmla`).
+    NeonBf16,
 }
 
 /// The environment variable that overrides the detection.
@@ -57,6 +61,13 @@ impl Isa {
                     sets.push(Self::Avx2);
                 }
             }
+            #[cfg(target_arch = "aarch64")]
+            {
+                if std::arch::is_aarch64_feature_detected!("bf16") {
+                    sets.push(Self::NeonBf16);
+                }
+                sets.push(Self::Neon);
+            }
             sets.push(Self::Portable);
             sets
         })
@@ -69,6 +80,8 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonBf16 => "neon-bf16",
         }
     }
 
@@ -80,7 +93,7 @@ impl Isa {
 
     /// Whether this set multiplies bf16 directly, so that rounding activations to bf16 pays.
     pub fn multiplies_bf16(self) -> bool {
-        matches!(self, Self::Avx512 | Self::Amx)
+        matches!(self, Self::Avx512 | Self::Amx | Self::NeonBf16)
     }
 }
 

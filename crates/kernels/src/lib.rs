@@ -21,10 +21,10 @@
 //!
 //! # Instruction sets
 //!
-//! [`Isa::detect`] picks the best set once per process; `AGX_OCR_KERNELS=portable|avx2|avx512|amx`
-//! asks for another one (for tests and comparisons; ignored with a fallback to the best where the
-//! machine lacks it). Kernels are written once over a small vector trait and compiled for each
-//! set; only blocks of bf16 products, and packing for them, have code of their own.
+//! [`Isa::detect`] picks the best set once per process. `AGX_OCR_KERNELS` asks for another one, for
+//! tests and comparisons: `portable`, `avx2`, `avx512`, `amx`, `neon` or `neon-bf16`; what the machine
+//! lacks is ignored. Kernels are written once over a small vector trait and compiled for each set;
+//! only blocks of bf16 products, and packing for them, have code of their own.
 //!
 //! # Determinism
 //!

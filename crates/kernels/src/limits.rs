@@ -42,8 +42,9 @@ const ROW: usize = 4 << 10;
 pub struct Limits {
     /// Multiply-adds a second of f32 vectors, with the instruction set in use.
     pub f32: f64,
-    /// Multiply-adds a second of bf16 pairs (`vdpbf16ps`), where the set in use has them.
-    pub pairs: Option<f64>,
+    /// Multiply-adds a second of bf16 vectors (`vdpbf16ps`, `bfmmla`), where the set in use has
+    /// them.
+    pub bf16: Option<f64>,
     /// Multiply-adds a second of bf16 tiles (`tdpbf16ps`), where the set in use has them.
     pub tiles: Option<f64>,
     /// Bytes a second of [`read_rate`].
@@ -60,11 +61,15 @@ impl Limits {
 
     fn measure_with(isa: Isa, weights: &[&[u8]]) -> Self {
         let products = |isa, activations| product::with(isa, activations, Peak);
+        let vectors = match isa {
+            Isa::Amx => Isa::Avx512,
+            other => other,
+        };
         Self {
             f32: products(isa, Activations::F32),
-            pairs: isa
+            bf16: isa
                 .multiplies_bf16()
-                .then(|| products(Isa::Avx512, Activations::Bf16)),
+                .then(|| products(vectors, Activations::Bf16)),
             tiles: (isa == Isa::Amx).then(|| products(Isa::Amx, Activations::Bf16)),
             read: read_rate_with(isa, weights),
         }
@@ -72,8 +77,8 @@ impl Limits {
 
     /// Multiply-adds a second of the fastest instruction.
     pub fn products(&self) -> f64 {
-        let bf16 = [self.pairs, self.tiles];
-        bf16.into_iter().flatten().fold(self.f32, f64::max)
+        let others = [self.bf16, self.tiles];
+        others.into_iter().flatten().fold(self.f32, f64::max)
     }
 }
 
@@ -171,12 +176,12 @@ mod tests {
         let weights = vec![0x3f; 3 << 20];
         for &isa in Isa::available() {
             let limits = Limits::measure_with(isa, &[&weights[..1 << 20], &weights[1 << 20..]]);
-            let rates = [Some(limits.f32), limits.pairs, limits.tiles];
+            let rates = [Some(limits.f32), limits.bf16, limits.tiles];
             for rate in rates.into_iter().flatten().chain([limits.read]) {
                 assert!(rate.is_finite() && rate > 1e6, "{isa:?}: {limits:?}");
                 assert!(rate <= limits.products() || rate == limits.read);
             }
-            assert_eq!(limits.pairs.is_some(), isa.multiplies_bf16());
+            assert_eq!(limits.bf16.is_some(), isa.multiplies_bf16());
             assert_eq!(limits.tiles.is_some(), isa == Isa::Amx);
         }
         assert_eq!(read_rate(&[]), 0.0);
@@ -198,9 +203,10 @@ mod tests {
         for &isa in Isa::available() {
             for activations in [Activations::F32, Activations::Bf16] {
                 let round = match (activations, isa) {
-                    // Sums of 32, 2 and 1 products.
+                    // Sums of 32, 2, 4 and 1 products.
                     (Activations::Bf16, Isa::Amx) => 4 * 16 * 16 * 32,
                     (Activations::Bf16, Isa::Avx512) => 16 * 16 * 2,
+                    (Activations::Bf16, Isa::NeonBf16) => 16 * 4 * 4,
                     (_, Isa::Avx512 | Isa::Amx) => 16 * 16,
                     _ => 8 * 8,
                 };

@@ -42,23 +42,43 @@ impl<'a, T> Shared<'a, T> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
-        assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
         // SAFETY: inside the slice by the check; disjoint by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start_of(start, len), len) }
+    }
+
+    /// Where the values at `start..start + len` begin. What is written there must not overlap with
+    /// what others use at the same time.
+    #[inline(always)]
+    pub(crate) fn start_of(&self, start: usize, len: usize) -> *mut T {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
+        self.ptr.wrapping_add(start)
     }
 
     /// Asks for the cache lines of the values at `start..start + len`, which will be written.
     #[inline(always)]
     pub(crate) fn fetch(&self, start: usize, len: usize) {
-        #[cfg(target_arch = "x86_64")]
         for at in (start..start + len).step_by(64 / size_of::<T>()) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: a hint, which reads nothing that the program sees.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.ptr.wrapping_add(at).cast()) };
+            fetch_to_write(self.ptr.wrapping_add(at));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (start, len);
     }
+}
+
+/// Asks for the cache line at `p`, which may lie anywhere, in order to write to it.
+#[inline(always)]
+fn fetch_to_write<T>(p: *mut T) {
+    // SAFETY: a hint, which reads nothing that the program sees.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(p.cast());
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = p;
 }
 
 /// How long a thread looks for work before it may sleep: longer than a gap in the work, or than

@@ -29,9 +29,9 @@ pub struct Machine {
 pub struct Gflops {
     /// f32 vectors.
     pub f32: f64,
-    /// bf16 pairs (`vdpbf16ps`), where there are any.
+    /// bf16 vectors (`vdpbf16ps`, `bfmmla`), where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pairs: Option<f64>,
+    pub bf16: Option<f64>,
     /// bf16 tiles (`tdpbf16ps`), where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiles: Option<f64>,
@@ -64,10 +64,10 @@ pub struct ComputeBound {
     pub gflops: f64,
     /// The rate as a share of the machine's fastest product instruction's.
     pub share: f64,
-    /// The rate as a share of [`Gflops::pairs`], where there are any; above 1 where tiles do the
+    /// The rate as a share of [`Gflops::bf16`], where there are any; above 1 where tiles do the
     /// work.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pairs_share: Option<f64>,
+    pub bf16_share: Option<f64>,
 }
 
 /// A stage that memory binds.
@@ -97,7 +97,7 @@ impl Ocr {
             threads: self.threads.current_num_threads(),
             gflops: Gflops {
                 f32: gflops(limits.f32),
-                pairs: limits.pairs.map(gflops),
+                bf16: limits.bf16.map(gflops),
                 tiles: limits.tiles.map(gflops),
             },
             read_gbs: three_digits(1e-9 * limits.read),
@@ -126,8 +126,8 @@ pub(crate) fn read_by_every_token(checkpoint: &Checkpoint) -> Vec<TensorInfo> {
 impl Gflops {
     /// The fastest instruction's.
     pub fn fastest(&self) -> f64 {
-        let bf16 = [self.pairs, self.tiles];
-        bf16.into_iter().flatten().fold(self.f32, f64::max)
+        let others = [self.bf16, self.tiles];
+        others.into_iter().flatten().fold(self.f32, f64::max)
     }
 }
 
@@ -142,7 +142,7 @@ impl Stats {
                 gflop: three_digits(gflop),
                 gflops: three_digits(gflops),
                 share: three_digits(gflops / machine.gflops.fastest()),
-                pairs_share: machine.gflops.pairs.map(|most| three_digits(gflops / most)),
+                bf16_share: machine.gflops.bf16.map(|most| three_digits(gflops / most)),
             })
         };
         let gb = 1e-9 * self.decode_bytes as f64;
@@ -171,13 +171,13 @@ mod tests {
     use super::*;
     use crate::Options;
 
-    fn machine(pairs: Option<f64>) -> Machine {
+    fn machine(bf16: Option<f64>) -> Machine {
         Machine {
             kernels: "avx512",
             threads: 2,
             gflops: Gflops {
                 f32: 400.0,
-                pairs,
+                bf16,
                 tiles: None,
             },
             read_gbs: 20.0,
@@ -198,14 +198,14 @@ mod tests {
         assert_eq!(stages.prefill, None, "there was none");
         let vision = stages.vision.unwrap();
         assert_eq!((vision.gflop, vision.gflops), (800.0, 400.0));
-        assert_eq!((vision.share, vision.pairs_share), (0.8, Some(0.8)));
+        assert_eq!((vision.share, vision.bf16_share), (0.8, Some(0.8)));
         let decode = stages.decode.unwrap();
         assert_eq!((decode.gb, decode.gbs, decode.share), (1.23, 12.3, 0.617));
 
         let vision = stats.stages(&machine(None)).vision.unwrap();
-        assert_eq!((vision.share, vision.pairs_share), (1.0, None));
+        assert_eq!((vision.share, vision.bf16_share), (1.0, None));
         let vision = stats.stages(&machine(Some(200.0))).vision.unwrap();
-        assert_eq!((vision.share, vision.pairs_share), (1.0, Some(2.0)));
+        assert_eq!((vision.share, vision.bf16_share), (1.0, Some(2.0)));
     }
 
     #[test]

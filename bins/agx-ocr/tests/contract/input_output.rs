@@ -157,9 +157,9 @@ fn au_06_limits_of_the_machine_on_request() {
 
     for name in ["vision", "prefill"] {
         positive(&stages[name], &["ms", "gflop", "gflops", "share"]);
-        if limits.contains_key("pairs") {
-            positive(&stages[name], &["pairs_share"]);
-            positive(goal, &[&format!("{name}_pairs_share")]);
+        if limits.contains_key("bf16") {
+            positive(&stages[name], &["bf16_share"]);
+            positive(goal, &[&format!("{name}_bf16_share")]);
         }
     }
     positive(&stages["decode"], &["ms", "gb", "gbs", "share"]);

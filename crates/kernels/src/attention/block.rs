@@ -273,15 +273,15 @@ impl<E: Value> Kernel for Weigh<'_, E> {
             let base = s.splat(if top == f32::NEG_INFINITY { 0.0 } else { top });
             let mut sum = s.splat(0.0);
             for (step, scores) in scores.chunks_exact(SIDE).enumerate() {
-                let to = &mut self.weights[(step * SIDE + i) * SIDE..][..SIDE];
-                for (to, part) in to
-                    .chunks_exact_mut(S::LANES)
-                    .zip(scores.chunks_exact(S::LANES))
-                {
-                    // SAFETY: the chunk has LANES values.
-                    let weight = math::exp(s, s.sub(unsafe { s.load(part.as_ptr()) }, base));
-                    E::store(s, to, weight);
-                    sum = s.add(sum, weight);
+                let to = &mut self.weights[step * SIDE * SIDE..][..SIDE * SIDE];
+                for column in (0..SIDE).step_by(S::LANES) {
+                    // SAFETY: SIDE is a multiple of LANES, and `i` is less.
+                    unsafe {
+                        let score = s.load(scores.as_ptr().add(column));
+                        let weight = math::exp(s, s.sub(score, base));
+                        E::store(s, to.as_mut_ptr(), i, column, weight);
+                        sum = s.add(sum, weight);
+                    }
                 }
             }
             self.softmax.total[i] = self.softmax.total[i] * factor + s.sum(sum);

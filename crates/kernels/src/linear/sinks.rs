@@ -171,14 +171,16 @@ impl<E: Value> Kernel for InnerBlock<'_, E> {
                     }
                 }
             }
-            let (block, row) = (i / SIDE, i % SIDE);
-            let step = block * self.inner.steps + start / SIDE;
-            let at = (step * SIDE + row) * SIDE + start % SIDE;
-            // SAFETY: panels are disjoint, and only the last one writes beyond its columns, where
-            // no other does.
-            let to = unsafe { self.inner.data.part(at, filled) };
-            for (to, values) in to.chunks_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
-                E::store(s, to, s.load_part(values));
+            let step = i / SIDE * self.inner.steps + start / SIDE;
+            let step = self.inner.data.start_of(step * SIDE * SIDE, SIDE * SIDE);
+            for (at, values) in (0..filled)
+                .step_by(S::LANES)
+                .zip(values.chunks_exact(S::LANES))
+            {
+                // SAFETY: inside the step, since `start` and `filled` are multiples of LANES.
+                // Panels are disjoint, and only the last one writes beyond its columns, where no
+                // other does.
+                unsafe { E::store(s, step, i % SIDE, start % SIDE + at, s.load_part(values)) };
             }
         }
     }

@@ -103,21 +103,42 @@ impl<const ADD: bool> Block<ADD> {
             for step in 0..self.steps {
                 let a = self.a.add((step * SIDE + row) * SIDE);
                 let b = self.b.add(step * SIDE * SIDE + column);
-                for t in 0..SIDE {
-                    let b: [S::V; VECTORS] =
-                        std::array::from_fn(|j| s.load(b.add(t * SIDE + j * S::LANES)));
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let a = s.splat(*a.add(i * SIDE + t));
-                        for (sum, b) in sums.iter_mut().zip(b) {
-                            *sum = s.mul_add(a, b, *sum);
-                        }
-                    }
+                for t in (0..SIDE).step_by(4) {
+                    let (a, b) = (a.add(t), b.add(t * SIDE));
+                    add_products::<S, ROWS, 0>(s, a, b, &mut sums);
+                    add_products::<S, ROWS, 1>(s, a, b, &mut sums);
+                    add_products::<S, ROWS, 2>(s, a, b, &mut sums);
+                    add_products::<S, ROWS, 3>(s, a, b, &mut sums);
                 }
             }
             for (i, sums) in sums.into_iter().enumerate() {
                 for (j, sum) in sums.into_iter().enumerate() {
                     s.store(c.add(i * self.stride + j * S::LANES), sum);
                 }
+            }
+        }
+    }
+}
+
+/// Adds the products with value `I` of the four that are next in each row.
+///
+/// # Safety
+/// `a` must hold ROWS rows of four values, SIDE apart, `b` four rows of VECTORS vectors likewise.
+#[inline(always)]
+unsafe fn add_products<S: Simd, const ROWS: usize, const I: i32>(
+    s: S,
+    a: *const f32,
+    b: *const f32,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let b = b.add(I as usize * SIDE);
+        let b: [S::V; VECTORS] = std::array::from_fn(|j| s.load(b.add(j * S::LANES)));
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let a = s.splat_of_four::<I>(a.add(i * SIDE));
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = s.mul_add(a, b, *sum);
             }
         }
     }
@@ -150,9 +171,11 @@ impl Ones {
         let one = s.splat(black_box(1.0));
         for _ in 0..self.rounds {
             for sum in &mut sums {
-                // Not `1 * 1 + sum`: where there is no fused instruction, the product would be
-                // made once for all rounds.
-                *sum = s.mul_add(*sum, one, one);
+                *sum = match S::FUSED {
+                    true => s.mul_add(one, one, *sum),
+                    // Else the product would be made once for all rounds.
+                    false => s.mul_add(*sum, one, one),
+                };
             }
         }
         let mut total = 0;

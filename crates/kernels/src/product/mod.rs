@@ -3,15 +3,27 @@
 //! Both operands are packed into blocks of [`SIDE`] x [`SIDE`] values that lie in whole cache
 //! lines, so that every kernel reads them in order:
 //!
-//! * the left operand by rows, `[row block][step][row][value]`: a step is SIDE summed values;
-//! * the right operand in panels of SIDE columns, `[step][group][column][value in group]`: for
-//!   bf16 two summed values stand side by side, as the machines' instructions take them.
+//! * the left operand in blocks of SIDE rows, `[step][group][row][value in group]`: a step is SIDE
+//!   summed values;
+//! * the right operand in panels of SIDE columns, `[step][group][column][value in group]`.
+//!
+//! A group is what the machine's instruction takes of a row, or of a column:
+//!
+//! | products | left | right |
+//! |---|---|---|
+//! | f32 | a step | 1 |
+//! | bf16 on x86-64 | a step | 2 |
+//! | bf16 on ARM | 4 | 4 |
 //!
 //! Columns and summed values beyond the operand's are packed as zeros; rows beyond it hold
 //! anything, and what a kernel makes of them is not used. A kernel multiplies
 //! one block of rows with one panel; every sum is made in the order of its values, whatever the
 //! number of threads.
 
+#[cfg(target_arch = "aarch64")]
+mod arm_bf16;
+#[cfg(target_arch = "aarch64")]
+mod arm_pack;
 mod f32;
 mod lines;
 mod pack;
@@ -23,6 +35,8 @@ mod x86_pack;
 mod x86_pairs;
 
 use crate::Isa;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use arm_bf16::Bfmmla;
 pub(crate) use f32::F32;
 pub(crate) use lines::Lines;
 pub(crate) use pack::{Left, Value};
@@ -96,6 +110,8 @@ pub(crate) fn with<W: Work>(isa: Isa, activations: Activations, work: W) -> W::O
         (Activations::Bf16, Isa::Amx) => work.run(Amx::new()),
         #[cfg(target_arch = "x86_64")]
         (Activations::Bf16, Isa::Avx512) => work.run(Pairs::new()),
+        #[cfg(target_arch = "aarch64")]
+        (Activations::Bf16, Isa::NeonBf16) => work.run(Bfmmla::new()),
         _ => work.run(F32(isa)),
     }
 }

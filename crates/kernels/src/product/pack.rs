@@ -3,20 +3,30 @@
 #[cfg(target_arch = "x86_64")]
 use super::x86_pack;
 use super::{Lines, SIDE};
-use crate::{Isa, norm::LayerNorm, simd::Simd};
+use crate::{
+    Isa,
+    norm::LayerNorm,
+    simd::{Kernel, Simd, dispatch},
+};
 use half::bf16;
 use rayon::prelude::*;
 
 /// Values of a packed operand.
 pub(crate) trait Value: bytemuck::Pod + Send + Sync {
-    /// Stores the first `to.len()` values of `v`, at most its lanes.
-    fn store<S: Simd>(s: S, to: &mut [Self], v: S::V);
+    /// Stores values `column..column + LANES` of row `row` in a step of a left operand.
+    ///
+    /// # Safety
+    /// `step` must be valid for writing a step's SIDE rows of SIDE values, among which these must
+    /// be.
+    unsafe fn store<S: Simd>(s: S, step: *mut Self, row: usize, column: usize, v: S::V);
 
     /// Puts `from`, of any length, as row `row` of a block of `to.len() / SIDE²` steps.
-    fn put_row(isa: Isa, from: &[f32], to: &mut [Self], row: usize);
+    fn put_row(isa: Isa, from: &[f32], to: &mut [Self], row: usize) {
+        dispatch(isa, PutRow { from, to, row });
+    }
 
     /// Packs a panel of `to.len() / SIDE²` steps whose columns are `rows`, of `from` values each;
-    /// columns beyond `rows` are zero. The rows of `next` are fetched into the cache meanwhile:
+    /// columns beyond `rows` are zero. The rows of `next` may be fetched into the cache meanwhile:
     /// the hardware follows too few of the many rows that are read side by side.
     fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [Self]);
 
@@ -25,6 +35,34 @@ pub(crate) trait Value: bytemuck::Pod + Send + Sync {
 
     /// Packs a panel whose summed values are `rows`, each with up to SIDE columns.
     fn panel_of_columns(isa: Isa, rows: &[&[f32]], to: &mut [Self]);
+}
+
+/// What [`Value::put_row`] does.
+struct PutRow<'a, E> {
+    from: &'a [f32],
+    to: &'a mut [E],
+    row: usize,
+}
+
+impl<E: Value> Kernel for PutRow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        assert!(self.row < SIDE);
+        for (i, step) in self.to.chunks_exact_mut(SIDE * SIDE).enumerate() {
+            for column in (0..SIDE).step_by(S::LANES) {
+                let from = self.from.get(i * SIDE + column..).unwrap_or(&[]);
+                let v = match from.get(..S::LANES) {
+                    // SAFETY: LANES values.
+                    Some(whole) => unsafe { s.load(whole.as_ptr()) },
+                    None => s.load_part(from),
+                };
+                // SAFETY: inside the step, since SIDE is a multiple of LANES.
+                unsafe { E::store(s, step.as_mut_ptr(), self.row, column, v) };
+            }
+        }
+    }
 }
 
 /// A packed left operand.
@@ -104,14 +142,9 @@ impl<E: Value> Left<E> {
 
 impl Value for f32 {
     #[inline(always)]
-    fn store<S: Simd>(s: S, to: &mut [f32], v: S::V) {
-        s.store_part(to, v);
-    }
-
-    fn put_row(_: Isa, from: &[f32], to: &mut [f32], row: usize) {
-        let steps = to.chunks_exact_mut(SIDE * SIDE);
-        let to = steps.map(|step| &mut step[row * SIDE..(row + 1) * SIDE]);
-        fill(from, to);
+    unsafe fn store<S: Simd>(s: S, step: *mut f32, row: usize, column: usize, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store(step.add(row * SIDE + column), v) };
     }
 
     fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [f32]) {
@@ -139,19 +172,9 @@ impl Value for f32 {
     fn panel_of_columns(_: Isa, rows: &[&[f32]], to: &mut [f32]) {
         let rows = rows.iter().copied().chain(std::iter::repeat(&[][..]));
         for (from, to) in rows.zip(to.chunks_exact_mut(SIDE)) {
-            fill(from, std::iter::once(to));
+            to[..from.len()].copy_from_slice(from);
+            to[from.len()..].fill(0.0);
         }
-    }
-}
-
-/// Fills pieces of SIDE values, with zeros behind the end of `from`.
-fn fill<'a>(from: &[f32], to: impl Iterator<Item = &'a mut [f32]>) {
-    let mut left = from;
-    for to in to {
-        let (now, later) = left.split_at(left.len().min(SIDE));
-        to[..now.len()].copy_from_slice(now);
-        to[now.len()..].fill(0.0);
-        left = later;
     }
 }
 
@@ -162,37 +185,5 @@ fn transpose<T: Copy>(rows: &[&[T]], to: &mut [f32], widen: impl Fn(T) -> f32) {
         for (to, value) in to.iter_mut().skip(column).step_by(SIDE).zip(values) {
             *to = value;
         }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Value for bf16 {
-    #[inline(always)]
-    fn store<S: Simd>(s: S, to: &mut [bf16], v: S::V) {
-        s.store_bf16_part(to, v);
-    }
-
-    fn put_row(isa: Isa, from: &[f32], to: &mut [bf16], row: usize) {
-        assert!(isa.has_avx512());
-        // SAFETY: such a set only comes from detection.
-        unsafe { x86_pack::bf16_row(from, to, row) }
-    }
-
-    fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
-        assert!(isa.has_avx512());
-        // SAFETY: as above.
-        unsafe { x86_pack::bf16_panel_of_bf16(rows, next, to) }
-    }
-
-    fn panel_f32(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
-        assert!(isa.has_avx512());
-        // SAFETY: as above.
-        unsafe { x86_pack::bf16_panel_of_f32(rows, to) }
-    }
-
-    fn panel_of_columns(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
-        assert!(isa.has_avx512());
-        // SAFETY: as above.
-        unsafe { x86_pack::bf16_panel_of_columns(rows, to) }
     }
 }

@@ -1,10 +1,37 @@
 //! Packing with AVX-512: blocks of 16 x 16 values of 32 bits are turned in registers.
 
-use super::SIDE;
+use super::{SIDE, Value};
+use crate::{Isa, simd::Simd};
 use half::bf16;
 use std::arch::x86_64::*;
 
 const LANES: usize = 16;
+
+impl Value for bf16 {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, step: *mut bf16, row: usize, column: usize, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store_bf16(step.add(row * SIDE + column), v) };
+    }
+
+    fn panel(isa: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: such a set only comes from detection.
+        unsafe { bf16_panel_of_bf16(rows, next, to) }
+    }
+
+    fn panel_f32(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: as above.
+        unsafe { bf16_panel_of_f32(rows, to) }
+    }
+
+    fn panel_of_columns(isa: Isa, rows: &[&[f32]], to: &mut [bf16]) {
+        assert!(isa.has_avx512());
+        // SAFETY: as above.
+        unsafe { bf16_panel_of_columns(rows, to) }
+    }
+}
 
 /// The mask of the first `n` lanes, at most 32.
 #[inline(always)]
@@ -34,19 +61,9 @@ unsafe fn rounded(from: *const f32, n: usize) -> __m512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn bf16_row(from: &[f32], to: &mut [bf16], row: usize) {
-    for (i, step) in to.chunks_exact_mut(SIDE * SIDE).enumerate() {
-        let to = step[row * SIDE..(row + 1) * SIDE].as_mut_ptr();
-        let part = &from[from.len().min(i * SIDE)..from.len().min((i + 1) * SIDE)];
-        // SAFETY: the length of a slice; SIDE values of two bytes fill a register.
-        unsafe { _mm512_storeu_ps(to.cast(), rounded(part.as_ptr(), part.len())) };
-    }
-}
-
 /// A panel of bf16 pairs: for both halves of its columns, rows of pairs are turned to columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn bf16_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
+fn bf16_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
     turn::<_, SIDE>(rows, next, bytemuck::cast_slice_mut(to), |from, n| {
         // SAFETY: masked to the values that `turn` promises.
         unsafe { _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask32(n), from.cast())) }
@@ -54,7 +71,7 @@ pub(super) fn bf16_panel_of_bf16(rows: &[&[bf16]], next: &[&[bf16]], to: &mut [b
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn bf16_panel_of_f32(rows: &[&[f32]], to: &mut [bf16]) {
+fn bf16_panel_of_f32(rows: &[&[f32]], to: &mut [bf16]) {
     turn::<_, SIDE>(rows, &[], bytemuck::cast_slice_mut(to), |from, n| {
         // SAFETY: `turn` promises `n` values.
         unsafe { rounded(from, n) }
@@ -152,7 +169,7 @@ fn turn<T, const VALUES: usize>(
 
 /// Pairs of neighbouring rows, value by value.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn bf16_panel_of_columns(rows: &[&[f32]], to: &mut [bf16]) {
+fn bf16_panel_of_columns(rows: &[&[f32]], to: &mut [bf16]) {
     let row = |i: usize| rows.get(i).copied().unwrap_or(&[]);
     for (i, line) in to.chunks_exact_mut(2 * SIDE).enumerate() {
         for half in 0..2 {

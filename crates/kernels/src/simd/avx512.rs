@@ -95,12 +95,6 @@ impl Simd for Avx512 {
         // SAFETY: the mask keeps the store inside the slice; `run` guarantees the machine.
         unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask(s.len()), v) }
     }
-
-    #[inline(always)]
-    fn store_bf16_part(self, s: &mut [bf16], v: V) {
-        // SAFETY: as above.
-        unsafe { _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask(s.len()), narrow(v)) }
-    }
 }
 
 #[inline(always)]

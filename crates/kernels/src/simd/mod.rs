@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use crate::Isa;
@@ -21,6 +23,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Values in a vector.
     const LANES: usize;
+    /// Whether [`Self::mul_add`] is one instruction.
+    const FUSED: bool = true;
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
@@ -33,10 +37,19 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` must be valid for reading `LANES` values.
     unsafe fn load_bf16(self, p: *const bf16) -> Self::V;
-    /// Rounds to bf16, to nearest, ties to even, and stores `LANES` values.
+    /// Rounds to bf16, to nearest, ties to even, and stores `LANES` values. Denormal ones may
+    /// become zero.
     /// # Safety
     /// `p` must be valid for writing `LANES` values.
     unsafe fn store_bf16(self, p: *mut bf16, v: Self::V);
+    /// Value `I` of the four at `p` in all lanes.
+    /// # Safety
+    /// `p` must be valid for reading four values.
+    #[inline(always)]
+    unsafe fn splat_of_four<const I: i32>(self, p: *const f32) -> Self::V {
+        // SAFETY: the caller's promise.
+        self.splat(unsafe { *p.add(I as usize) })
+    }
     /// Asks for the cache line at `p`, which may lie anywhere.
     #[inline(always)]
     fn fetch<T>(self, p: *const T) {
@@ -45,7 +58,7 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `1 / a`, relative error about 1e-7; 0 of infinity.
+    /// `1 / a`, relative error about 1e-7; 0 of infinity, or nearly.
     fn reciprocal(self, a: Self::V) -> Self::V;
     /// `a * b + c`
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
@@ -64,9 +77,12 @@ pub(crate) trait Simd: Copy {
     /// Loads up to `LANES` values, the rest zero.
     #[inline(always)]
     fn load_part(self, s: &[f32]) -> Self::V {
+        if s.len() >= Self::LANES {
+            // SAFETY: LANES values.
+            return unsafe { self.load(s.as_ptr()) };
+        }
         let mut lanes = [0.0; MAX_LANES];
-        let n = s.len().min(Self::LANES);
-        lanes[..n].copy_from_slice(&s[..n]);
+        lanes[..s.len()].copy_from_slice(s);
         // SAFETY: `lanes` holds MAX_LANES >= LANES values.
         unsafe { self.load(lanes.as_ptr()) }
     }
@@ -74,9 +90,12 @@ pub(crate) trait Simd: Copy {
     /// Loads up to `LANES` bf16 values widened, the rest zero.
     #[inline(always)]
     fn load_bf16_part(self, s: &[bf16]) -> Self::V {
+        if s.len() >= Self::LANES {
+            // SAFETY: LANES values.
+            return unsafe { self.load_bf16(s.as_ptr()) };
+        }
         let mut lanes = [bf16::ZERO; MAX_LANES];
-        let n = s.len().min(Self::LANES);
-        lanes[..n].copy_from_slice(&s[..n]);
+        lanes[..s.len()].copy_from_slice(s);
         // SAFETY: `lanes` holds MAX_LANES >= LANES values.
         unsafe { self.load_bf16(lanes.as_ptr()) }
     }
@@ -84,21 +103,14 @@ pub(crate) trait Simd: Copy {
     /// Stores the first `s.len().min(LANES)` values.
     #[inline(always)]
     fn store_part(self, s: &mut [f32], v: Self::V) {
+        if s.len() >= Self::LANES {
+            // SAFETY: LANES values.
+            return unsafe { self.store(s.as_mut_ptr(), v) };
+        }
         let mut lanes = [0.0; MAX_LANES];
         // SAFETY: `lanes` holds MAX_LANES >= LANES values.
         unsafe { self.store(lanes.as_mut_ptr(), v) };
-        let n = s.len().min(Self::LANES);
-        s[..n].copy_from_slice(&lanes[..n]);
-    }
-
-    /// Rounds and stores the first `s.len().min(LANES)` values.
-    #[inline(always)]
-    fn store_bf16_part(self, s: &mut [bf16], v: Self::V) {
-        let mut lanes = [bf16::ZERO; MAX_LANES];
-        // SAFETY: `lanes` holds MAX_LANES >= LANES values.
-        unsafe { self.store_bf16(lanes.as_mut_ptr(), v) };
-        let n = s.len().min(Self::LANES);
-        s[..n].copy_from_slice(&lanes[..n]);
+        s.copy_from_slice(&lanes[..s.len()]);
     }
 }
 
@@ -122,6 +134,14 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonBf16 => unsafe { neon::run_bf16(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::run(kernel),
         _ => kernel.run(portable::Portable),
     }
 }
+
+#[cfg(test)]
+mod tests;

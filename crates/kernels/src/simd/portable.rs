@@ -17,6 +17,7 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 impl Simd for Portable {
     type V = V;
     const LANES: usize = LANES;
+    const FUSED: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
