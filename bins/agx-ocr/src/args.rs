@@ -133,7 +133,7 @@ pub struct Args {
     #[arg(long, help_heading = "Reading")]
     pub special: bool,
 
-    /// Threads to compute with [default: one a core]
+    /// Threads to compute with [default: one on every core that is fast enough to help]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024), help_heading = "Reading")]
     pub threads: Option<u32>,
 

@@ -12,6 +12,7 @@
 //! | [`SelfAttention`] | attention of an image to itself |
 //! | [`KvCache`], [`Rope`] | causal attention over a cache |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
+//! | [`Cores`] | the processor's cores, and how many threads to use |
 //! | [`Observer`] | sees every named intermediate result, and may stop the work |
 //!
 //! # Example
@@ -40,6 +41,7 @@
 
 mod attention;
 mod checkpoint;
+mod cores;
 mod cpu;
 mod error;
 mod feed_forward;
@@ -51,6 +53,7 @@ mod observer;
 pub use agx_ocr_kernels::{awake, linear::Activations};
 pub use attention::{RelativePositions, SelfAttention};
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
+pub use cores::Cores;
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Router, Routing, SwiGlu};
 pub use kv_cache::{KvCache, Rope};

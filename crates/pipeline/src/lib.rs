@@ -58,7 +58,7 @@ pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};
 pub use error::{Error, ErrorKind, Result};
 pub use input::{Alpha, Limits};
-pub use machine::{ComputeBound, Gflops, Machine, MemoryBound, Stages};
+pub use machine::{ComputeBound, CoreKind, Gflops, Machine, MemoryBound, Stages};
 pub use ocr::Ocr;
 pub use options::{Mode, Options, Precision, ReadOptions, Repetition, Split};
 pub use page::{Event, Page, Region, Stats, TokenCounts};

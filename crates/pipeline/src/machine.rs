@@ -1,7 +1,7 @@
 //! What this machine reaches at most, and what share of it a page's work was.
 
 use crate::{Ocr, Stats};
-use agx_ocr_backend::{Checkpoint, TensorInfo};
+use agx_ocr_backend::{Checkpoint, Cores, TensorInfo};
 use agx_ocr_kernels::{Isa, limits::Limits};
 use serde::Serialize;
 
@@ -17,10 +17,22 @@ pub struct Machine {
     pub kernels: &'static str,
     /// Threads, which work at the same time.
     pub threads: usize,
+    /// The cores that they may use, fastest first.
+    pub cores: Vec<CoreKind>,
     /// Rates of products with all operands in registers.
     pub gflops: Gflops,
     /// Rate of reading the decoder's weights and doing nothing with them, in 10⁹ bytes a second.
     pub read_gbs: f64,
+}
+
+/// Cores of one speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CoreKind {
+    /// Linux's measure of a core's speed: 1024 for a machine's fastest.
+    pub capacity: u32,
+    /// How many there are.
+    pub count: usize,
 }
 
 /// Rates of the product instructions, in 10⁹ operations a second.
@@ -95,6 +107,11 @@ impl Ocr {
         Machine {
             kernels: Isa::detect().name(),
             threads: self.threads.current_num_threads(),
+            cores: Cores::detect()
+                .kinds()
+                .into_iter()
+                .map(|(capacity, count)| CoreKind { capacity, count })
+                .collect(),
             gflops: Gflops {
                 f32: gflops(limits.f32),
                 bf16: limits.bf16.map(gflops),
@@ -175,6 +192,10 @@ mod tests {
         Machine {
             kernels: "avx512",
             threads: 2,
+            cores: vec![CoreKind {
+                capacity: 1024,
+                count: 2,
+            }],
             gflops: Gflops {
                 f32: 400.0,
                 bf16,

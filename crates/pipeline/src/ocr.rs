@@ -8,13 +8,13 @@ use crate::{
     page::TokenCounts,
     reading::{BandReading, Prepared},
 };
-use agx_ocr_backend::{Activations, Checkpoint, TensorInfo};
+use agx_ocr_backend::{Activations, Checkpoint, Cores, TensorInfo};
 use agx_ocr_language::{Decoder, LanguageConfig};
 use agx_ocr_text::{Task, Tokenizer, prompt_ids};
 use agx_ocr_vision::{VisionConfig, VisionEncoder, bands, views};
 use candle_core::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::{num::NonZero, ops::ControlFlow, path::Path, time::Instant};
+use std::{ops::ControlFlow, path::Path, time::Instant};
 
 /// A model, ready to read pages. It can be shared between threads, and reads many pages.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Ocr {
             (encoder, Decoder::new(&language, loader))
         })?;
         let threads = ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or_else(cores))
+            .num_threads(options.threads.unwrap_or_else(|| Cores::detect().threads()))
             .thread_name(|i| format!("agx-ocr-{i}"))
             .build()?;
         Ok(Self {
@@ -226,11 +226,6 @@ impl Ocr {
             .map(prepare)
             .collect()
     }
-}
-
-/// One thread a core that this process may use.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Milliseconds since `start`, to the microsecond.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub struct Options {
     /// The arithmetic.
     pub precision: Precision,
-    /// Threads to compute with; `None` for one a core.
+    /// Threads to compute with; `None` for one on every core that is fast enough to help.
     pub threads: Option<usize>,
     /// The largest input that is taken.
     pub limits: Limits,
