@@ -1,6 +1,8 @@
-//! Tasks of the workspace that are not builds: `cargo xtask <task>`.
+//! Tasks of the workspace: `cargo xtask <task>`.
 
 mod accuracy;
+mod dist;
+mod tool;
 
 use clap::{Parser, Subcommand};
 
@@ -16,10 +18,16 @@ struct Args {
 enum Task {
     /// Read scanned receipts and print the character error rate of each and of all.
     Accuracy(accuracy::Args),
+    /// Build the binary for this machine as it is handed out, check it, and leave it in target/dist.
+    Dist(dist::Dist),
+    /// The same for another machine, by default ARM64 Linux; tests run under emulation.
+    Cross(dist::Cross),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Accuracy(args) => accuracy::run(&args),
+        Task::Dist(args) => dist::dist(&args),
+        Task::Cross(args) => dist::cross(&args),
     }
 }

@@ -1,0 +1,102 @@
+//! Binaries to hand out: built, checked, and left with a checksum in `target/dist`.
+
+mod build;
+mod elf;
+mod emulated;
+mod linker;
+mod std_library;
+mod sysroot;
+
+use crate::tool;
+use anyhow::{Context, Result, ensure};
+use build::Build;
+use elf::Elf;
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The largest binary that is handed out, in bytes.
+const MOST_BYTES: u64 = 7_000_000;
+
+#[derive(clap::Args)]
+pub struct Dist {
+    /// Link everything, the C library too, into the binary.
+    #[arg(long = "static")]
+    pub linked_statically: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Cross {
+    #[command(flatten)]
+    dist: Dist,
+    /// The machine to build for.
+    #[arg(long, default_value = "aarch64-unknown-linux-gnu")]
+    target: String,
+    /// Run tests, and the binary on a page, under emulation.
+    #[arg(long)]
+    run_tests: bool,
+    /// The sample pages that the emulated binary reads: `all`, or names.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "line-fox"
+    )]
+    pages: Vec<String>,
+}
+
+/// A binary for this machine.
+pub fn dist(args: &Dist) -> Result<()> {
+    hand_out(&Build::new(&tool::host()?, args.linked_statically)?).map(|_| ())
+}
+
+/// A binary for another machine.
+pub fn cross(args: &Cross) -> Result<()> {
+    let build = Build::new(&args.target, args.dist.linked_statically)?;
+    let binary = hand_out(&build)?;
+    if args.run_tests {
+        emulated::run(&build, &binary, &args.pages)?;
+    }
+    Ok(())
+}
+
+/// Builds the binary, checks it, and leaves it with its checksum.
+fn hand_out(build: &Build) -> Result<PathBuf> {
+    let built = build.binary()?;
+    let size = fs::metadata(&built)?.len();
+    println!("binary: {:.2} MB", size as f64 / 1e6);
+    ensure!(
+        size <= MOST_BYTES,
+        "the binary has {size} bytes, more than the {MOST_BYTES} that are handed out at most"
+    );
+    if build.target.contains("linux") {
+        Elf::of(&built)?.check(&build.target, build.linked_statically)?;
+    } else {
+        println!("not inspected: {} has no ELF binaries", build.target);
+    }
+    let dir = build.target_dir.join("dist");
+    fs::create_dir_all(&dir)?;
+    let kind = if build.linked_statically {
+        "-static"
+    } else {
+        ""
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let name = format!("agx-ocr-{version}-{}{kind}", build.target);
+    let to = dir.join(&name);
+    fs::copy(&built, &to).with_context(|| to.display().to_string())?;
+    let sum = checksum(&to)?;
+    fs::write(
+        dir.join(format!("{name}.sha256")),
+        format!("{sum}  {name}\n"),
+    )?;
+    println!("left as {}, SHA-256 {sum}", to.display());
+    Ok(to)
+}
+
+fn checksum(path: &Path) -> Result<String> {
+    let digest = Sha256::digest(fs::read(path)?);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
