@@ -69,10 +69,11 @@ impl Build {
 
     /// `cargo verb` for the target, or what takes its place.
     pub fn cargo(&self, verb: &str) -> Command {
-        let mut command = match (&self.std_library, &self.linker) {
-            (StdLibrary::Container, _) => Command::new("cross"),
-            (_, Linker::Zig) => Command::new("cargo-zigbuild"),
-            _ => tool::cargo(),
+        let (mut command, verb) = match (&self.std_library, &self.linker, verb) {
+            (StdLibrary::Container, _, verb) => (Command::new("cross"), verb),
+            (_, Linker::Zig, "build") => (Command::new("cargo-zigbuild"), "zigbuild"),
+            (_, Linker::Zig, verb) => (Command::new("cargo-zigbuild"), verb),
+            (_, _, verb) => (tool::cargo(), verb),
         };
         command.args([verb, "--target", &self.target]);
         if let Linker::Program(program) = &self.linker {

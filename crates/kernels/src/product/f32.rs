@@ -65,8 +65,8 @@ impl<const ADD: bool> Kernel for Block<ADD> {
         let mut row = 0;
         while row < self.rows {
             row += match (self.rows - row).min(most) {
-                1 | 2 => self.rows_from::<S, 2>(s, row),
-                3 | 4 => self.rows_from::<S, 4>(s, row),
+                ..=2 => self.rows_from::<S, 2>(s, row),
+                3..=4 => self.rows_from::<S, 4>(s, row),
                 _ => self.rows_from::<S, 8>(s, row),
             };
         }

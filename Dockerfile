@@ -1,0 +1,24 @@
+# The image of the command: a binary that `cargo xtask dist` or `cargo xtask cross` left in
+# target/dist; the model is mounted.
+#
+#   docker build -t agx-ocr .
+#   docker run --rm -i -v /path/to/model:/models:ro agx-ocr < page.png
+#
+# For several architectures, with a binary of each:
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 -t agx-ocr .
+
+ARG BASE=ubuntu:24.04
+FROM ${BASE}
+
+ARG TARGETARCH
+RUN --mount=type=bind,source=target/dist,target=/dist \
+    case "$TARGETARCH" in amd64) arch=x86_64 ;; arm64) arch=aarch64 ;; *) exit 1 ;; esac \
+ && install -m 0755 /dist/agx-ocr-*-$arch-unknown-linux-gnu /usr/local/bin/agx-ocr \
+ && useradd --system --no-create-home --shell /usr/sbin/nologin agx-ocr
+
+USER agx-ocr
+ENV MODEL_PATH=/models
+# A binary that cannot start here fails the build, not the first page.
+RUN ["agx-ocr", "--describe"]
+ENTRYPOINT ["agx-ocr"]
