@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod dist;
+mod inner_loops;
 mod tool;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ enum Task {
     Dist(dist::Dist),
     /// The same for another machine, by default ARM64 Linux; tests run under emulation.
     Cross(dist::Cross),
+    /// Count the instructions in the inner loops of products on ARM64.
+    InnerLoops(inner_loops::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -29,5 +32,6 @@ fn main() -> anyhow::Result<()> {
         Task::Accuracy(args) => accuracy::run(&args),
         Task::Dist(args) => dist::dist(&args),
         Task::Cross(args) => dist::cross(&args),
+        Task::InnerLoops(args) => inner_loops::run(&args),
     }
 }

@@ -9,13 +9,16 @@ mod sysroot;
 
 use crate::tool;
 use anyhow::{Context, Result, ensure};
-use build::Build;
+pub use build::Build;
 use elf::Elf;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+/// The machine that everything is built for besides this one.
+pub const ARM64: &str = "aarch64-unknown-linux-gnu";
 
 /// The largest binary that is handed out, in bytes.
 const MOST_BYTES: u64 = 7_000_000;
@@ -32,7 +35,7 @@ pub struct Cross {
     #[command(flatten)]
     dist: Dist,
     /// The machine to build for.
-    #[arg(long, default_value = "aarch64-unknown-linux-gnu")]
+    #[arg(long, default_value = ARM64)]
     target: String,
     /// Run tests, and read a page with the binary, under emulation.
     #[arg(long)]
