@@ -58,6 +58,7 @@ pub mod mapped;
 mod noise;
 pub mod norm;
 mod parallel;
+mod prefetch;
 mod product;
 pub mod rope;
 pub mod routing;

@@ -1,5 +1,6 @@
 //! Writing disjoint parts of one slice from several threads, and keeping threads awake.
 
+use crate::prefetch;
 use std::{
     marker::PhantomData,
     sync::atomic::{AtomicBool, Ordering},
@@ -58,27 +59,9 @@ impl<'a, T> Shared<'a, T> {
     #[inline(always)]
     pub(crate) fn fetch(&self, start: usize, len: usize) {
         for at in (start..start + len).step_by(64 / size_of::<T>()) {
-            fetch_to_write(self.ptr.wrapping_add(at));
+            prefetch::to_write(self.ptr.wrapping_add(at));
         }
     }
-}
-
-/// Asks for the cache line at `p`, which may lie anywhere, in order to write to it.
-#[inline(always)]
-fn fetch_to_write<T>(p: *mut T) {
-    // SAFETY: a hint, which reads nothing that the program sees.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(p.cast());
-    }
-    // SAFETY: as above.
-    #[cfg(target_arch = "aarch64")]
-    unsafe {
-        std::arch::asm!("prfm pstl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = p;
 }
 
 /// How long a thread looks for work before it may sleep: longer than a gap in the work, or than

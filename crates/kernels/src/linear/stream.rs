@@ -7,6 +7,7 @@ use super::{Affine, Matrix, Write};
 use crate::{
     Isa,
     parallel::Shared,
+    prefetch,
     simd::{Kernel, Simd, dispatch},
 };
 use half::bf16;
@@ -123,10 +124,10 @@ fn dot<S: Simd>(s: S, x: &[f32], w: &[bf16]) -> f32 {
     assert_eq!(x.len(), k, "one input a weight");
     let mut at = 0;
     while at + 4 * S::LANES <= k {
-        s.fetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD));
+        prefetch::to_read(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD));
         if S::LANES == 16 {
             // The second cache line of the four vectors.
-            s.fetch(w.as_ptr().wrapping_add(at + 32).wrapping_byte_add(AHEAD));
+            prefetch::to_read(w.as_ptr().wrapping_add(at + 32).wrapping_byte_add(AHEAD));
         }
         for (i, sum) in sums.iter_mut().enumerate() {
             let p = at + i * S::LANES;

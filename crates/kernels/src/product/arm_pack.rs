@@ -1,7 +1,7 @@
 //! bf16 operands for [`Bfmmla`](super::Bfmmla): rows of the left and columns of the right one alike,
 //! `[step][group][row][value in group]`.
 
-use super::{SIDE, Value, arm_bf16::GROUP};
+use super::{SIDE, Value, arm_bf16::GROUP, pack::Ahead};
 use crate::{
     Isa,
     simd::{Kernel, Simd, dispatch},
@@ -24,18 +24,26 @@ impl Value for bf16 {
         }
     }
 
-    fn panel(_: Isa, rows: &[&[bf16]], _: &[&[bf16]], to: &mut [bf16]) {
-        let to: &mut [Group] = bytemuck::cast_slice_mut(to);
-        for column in 0..SIDE {
-            let row = rows.get(column).copied().unwrap_or(&[]);
-            let (whole, rest) = row.as_chunks();
-            let mut last = [bf16::ZERO; GROUP];
-            last[..rest.len()].copy_from_slice(rest);
-            let to = to[column..].iter_mut().step_by(SIDE);
-            let (front, back) = (whole.iter(), std::iter::once(&last));
-            let zeros = std::iter::repeat(&[bf16::ZERO; GROUP]);
-            for (to, group) in to.zip(front.chain(back).chain(zeros)) {
-                *to = *group;
+    fn panel(_: Isa, rows: &[&[bf16]], next: &[&[bf16]], to: &mut [bf16]) {
+        let mut ahead = Ahead::new(next);
+        for (i, step) in to.chunks_exact_mut(SIDE * SIDE).enumerate() {
+            let step: &mut [Group] = bytemuck::cast_slice_mut(step);
+            for column in 0..SIDE {
+                ahead.fetch();
+                let row = rows.get(column).and_then(|row| row.get(i * SIDE..));
+                let row = row.unwrap_or(&[]);
+                let mut last = [bf16::ZERO; SIDE];
+                let values = match row.first_chunk() {
+                    Some(whole) => whole,
+                    None => {
+                        last[..row.len()].copy_from_slice(row);
+                        &last
+                    }
+                };
+                let groups: &[Group; SIDE / GROUP] = bytemuck::cast_ref(values);
+                for (to, group) in step[column..].iter_mut().step_by(SIDE).zip(groups) {
+                    *to = *group;
+                }
             }
         }
     }

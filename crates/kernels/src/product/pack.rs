@@ -6,6 +6,7 @@ use super::{Lines, SIDE};
 use crate::{
     Isa,
     norm::LayerNorm,
+    prefetch,
     simd::{Kernel, Simd, dispatch},
 };
 use half::bf16;
@@ -62,6 +63,37 @@ impl<E: Value> Kernel for PutRow<'_, E> {
                 unsafe { E::store(s, step.as_mut_ptr(), self.row, column, v) };
             }
         }
+    }
+}
+
+/// Walks the cache lines of some rows, in order.
+pub(super) struct Ahead<'a> {
+    rows: std::slice::Iter<'a, &'a [bf16]>,
+    line: *const bf16,
+    left: usize,
+}
+
+impl<'a> Ahead<'a> {
+    pub(super) fn new(rows: &'a [&'a [bf16]]) -> Self {
+        Self {
+            rows: rows.iter(),
+            line: std::ptr::null(),
+            left: 0,
+        }
+    }
+
+    /// Asks for the next line.
+    #[inline(always)]
+    pub(super) fn fetch(&mut self) {
+        if self.left == 0 {
+            let Some(row) = self.rows.next() else {
+                return;
+            };
+            (self.line, self.left) = (row.as_ptr(), row.len().div_ceil(SIDE));
+        }
+        prefetch::to_read_later(self.line);
+        self.line = self.line.wrapping_add(SIDE);
+        self.left = self.left.saturating_sub(1);
     }
 }
 

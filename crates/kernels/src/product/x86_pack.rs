@@ -1,6 +1,6 @@
 //! Packing with AVX-512: blocks of 16 x 16 values of 32 bits are turned in registers.
 
-use super::{SIDE, Value};
+use super::{SIDE, Value, pack::Ahead};
 use crate::{Isa, simd::Simd};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -97,30 +97,6 @@ pub(super) fn f32_panel_of_f32(rows: &[&[f32]], to: &mut [f32]) {
     });
 }
 
-/// Walks the cache lines of some rows, in order.
-struct Ahead<'a> {
-    rows: std::slice::Iter<'a, &'a [bf16]>,
-    line: *const bf16,
-    left: usize,
-}
-
-impl Ahead<'_> {
-    /// Asks for the next line.
-    #[inline(always)]
-    fn fetch(&mut self) {
-        if self.left == 0 {
-            let Some(row) = self.rows.next() else {
-                return;
-            };
-            (self.line, self.left) = (row.as_ptr(), row.len().div_ceil(SIDE));
-        }
-        // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.line.cast()) };
-        self.line = self.line.wrapping_add(SIDE);
-        self.left = self.left.saturating_sub(1);
-    }
-}
-
 /// Fills lines of SIDE values of 32 bits: each of 16 such values that `load` makes of VALUES
 /// values of a row becomes one of 16 lines. `load` gets a place with as many values as it is told.
 #[inline]
@@ -131,11 +107,7 @@ fn turn<T, const VALUES: usize>(
     to: &mut [f32],
     load: impl Fn(*const T, usize) -> __m512,
 ) {
-    let mut ahead = Ahead {
-        rows: next.iter(),
-        line: std::ptr::null(),
-        left: 0,
-    };
+    let mut ahead = Ahead::new(next);
     // Steps for which all columns are there, whole.
     let shortest = rows.iter().map(|row| row.len()).min().unwrap_or(0);
     let whole = if rows.len() == SIDE {

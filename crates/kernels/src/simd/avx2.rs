@@ -61,12 +61,6 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn fetch<T>(self, p: *const T) {
-        // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
-    }
-
     methods! {
         splat(x: f32) -> V { _mm256_set1_ps(x) }
         add(a: V, b: V) -> V { _mm256_add_ps(a, b) }

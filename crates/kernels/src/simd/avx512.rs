@@ -54,12 +54,6 @@ impl Simd for Avx512 {
         unsafe { widen(_mm256_loadu_si256(p.cast())) }
     }
 
-    #[inline(always)]
-    fn fetch<T>(self, p: *const T) {
-        // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
-    }
-
     methods! {
         splat(x: f32) -> V { _mm512_set1_ps(x) }
         add(a: V, b: V) -> V { _mm512_add_ps(a, b) }

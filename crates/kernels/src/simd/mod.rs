@@ -50,11 +50,6 @@ pub(crate) trait Simd: Copy {
         // SAFETY: the caller's promise.
         self.splat(unsafe { *p.add(I as usize) })
     }
-    /// Asks for the cache line at `p`, which may lie anywhere.
-    #[inline(always)]
-    fn fetch<T>(self, p: *const T) {
-        let _ = p;
-    }
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -75,14 +75,6 @@ impl<const BF16: bool> Simd for Neon<BF16> {
     }
 
     #[inline(always)]
-    fn fetch<T>(self, p: *const T) {
-        // SAFETY: a hint, which reads nothing that the program sees.
-        unsafe {
-            asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
-        }
-    }
-
-    #[inline(always)]
     fn splat(self, x: f32) -> V {
         // SAFETY: NEON is part of the target's baseline.
         [unsafe { vdupq_n_f32(x) }; 2]
