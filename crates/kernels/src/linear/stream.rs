@@ -19,6 +19,9 @@ const TASK_BYTES: usize = 512 << 10;
 /// Tasks that every thread should find, if they are not too short: so fast cores do not wait for
 /// slow ones.
 const TASKS: usize = 8;
+/// Tasks that every thread should find even if they are shorter, down to a quarter: with one each,
+/// many threads would all wait for the slowest.
+const LEAST_TASKS: usize = 2;
 /// How far ahead weights are fetched: over the end of a page, where the hardware stops.
 const AHEAD: usize = 1024;
 
@@ -26,7 +29,7 @@ const AHEAD: usize = 1024;
 /// first argument says which. How the work is split changes no result.
 pub(crate) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) + Sync) {
     let all: usize = parts.iter().map(|(rows, bytes)| rows * bytes).sum();
-    let task_bytes = (all / (TASKS * rayon::current_num_threads())).max(TASK_BYTES);
+    let task_bytes = task_bytes(all, rayon::current_num_threads());
     let tasks: Vec<(usize, Range<usize>)> = parts
         .iter()
         .enumerate()
@@ -39,6 +42,12 @@ pub(crate) fn rows(parts: &[(usize, usize)], work: impl Fn(usize, Range<usize>) 
         .par_iter()
         .with_max_len(1)
         .for_each(|(part, range)| work(*part, range.clone()));
+}
+
+/// Bytes of a task, of `all` bytes for `threads` threads.
+fn task_bytes(all: usize, threads: usize) -> usize {
+    let least = (all / (LEAST_TASKS * threads)).clamp(TASK_BYTES / 4, TASK_BYTES);
+    (all / (TASKS * threads)).max(least)
 }
 
 /// `n` rows of inputs, a layer, and where its outputs go.
@@ -169,6 +178,26 @@ mod tests {
         });
         for done in done.iter().flatten() {
             assert_eq!(done.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn tasks_are_long_unless_threads_are_many() {
+        let attention = 3 * 1280 * 1280 * 2;
+        for (all, threads, bytes) in [
+            (attention, 2, attention / 16),
+            (attention, 4, TASK_BYTES),
+            (attention, 20, attention / 40),
+            (attention, 128, TASK_BYTES / 4),
+            (64 << 20, 20, TASK_BYTES),
+            (1 << 30, 20, (1 << 30) / 160),
+            (100, 2, TASK_BYTES / 4),
+        ] {
+            assert_eq!(
+                task_bytes(all, threads),
+                bytes,
+                "{all} bytes, {threads} threads"
+            );
         }
     }
 
