@@ -112,9 +112,9 @@ impl InnerLoop {
     }
 
     fn uses_stack(&self) -> bool {
-        self.body
-            .iter()
-            .any(|instruction| instruction.contains("[sp"))
+        // By the pointer of the stack, or of the function's frame on it.
+        let uses = |line: &String| line.contains("[sp") || line.contains("[x29");
+        self.body.iter().any(uses)
     }
 
     /// Cycles of a round in LLVM's model of a processor.
@@ -200,7 +200,9 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].body.len(), found[0].multiply_adds()), (11, 128));
         assert!(!found[0].uses_stack());
-        assert!(loops(&assembly.replace("[x0]", "[sp, #16]"))[0].uses_stack());
+        for place in ["[sp, #16]", "[x29, #-32]"] {
+            assert!(loops(&assembly.replace("[x0]", place))[0].uses_stack());
+        }
         assert!(loops(&assembly.replace("mov", "bfmmla").replace("subs", "frintn")).is_empty());
     }
 }

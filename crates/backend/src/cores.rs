@@ -2,24 +2,20 @@
 
 use std::{fs, num::NonZero, path::Path, thread};
 
-/// Tasks that a parallel region has for every thread, at least.
-const TASKS: f64 = 8.0;
-
-/// A core's capacity where nothing says how fast it is: Linux's for the fastest.
-const FULL: u32 = 1024;
+/// Tasks that every thread finds in a parallel region, at least.
+const TASKS: f64 = 2.0;
 
 /// The cores that this process may use, by what Linux says of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores {
-    /// Of each core, fastest first; Linux gives the fastest of a machine 1024.
+    /// Of each core, fastest first; empty where nothing is said.
     capacities: Vec<u32>,
     /// Cores' worth of time that the process gets.
     quota: usize,
 }
 
 impl Cores {
-    /// The cores of this machine, without those that this process must not use. Where nothing is
-    /// said of their speeds they are taken for equal.
+    /// The cores of this machine, without those that this process must not use.
     pub fn detect() -> Self {
         let quota = thread::available_parallelism().map_or(1, NonZero::get);
         Self::of(Path::new("/"), quota)
@@ -27,52 +23,56 @@ impl Cores {
 
     /// [`Self::detect`] with `sys` and `proc` below `root`.
     fn of(root: &Path, quota: usize) -> Self {
-        let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
-        let allowed = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        let allowed = allowed.and_then(numbers);
-        let capacity = |cpu: &usize| {
-            let file = format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
-            let capacity = fs::read_to_string(root.join(file)).ok()?;
-            capacity
-                .trim()
-                .parse()
-                .ok()
-                .filter(|capacity| *capacity > 0)
-        };
-        // One that is not known makes the others worth nothing.
-        let capacities: Option<Vec<u32>> =
-            allowed.and_then(|allowed| allowed.iter().map(capacity).collect());
-        let mut capacities = capacities.unwrap_or_else(|| vec![FULL; quota]);
+        let mut capacities = capacities(root).unwrap_or_default();
         capacities.sort_by(|a, b| b.cmp(a));
         Self { capacities, quota }
     }
 
-    /// How many threads finish soonest.
+    /// How many threads finish soonest. The system chooses the cores that they run on.
     ///
-    /// With the `n` fastest cores, whose capacities are `c`, work that is shared out in `8 n` tasks
-    /// takes `1 / sum(c)`, and at worst one task more on the slowest, `1 / (8 n min(c))`. So slow
-    /// cores help down to about a quarter of the fast ones' speed.
+    /// With the `n` fastest cores, whose capacities are `c`, work that is shared out in `2 n` tasks
+    /// takes `1 / sum(c)`, and at worst one task more on the slowest, `1 / (2 n min(c))`. So slow
+    /// cores help down to about a third of the fast ones' speed.
     pub fn threads(&self) -> usize {
         let mut sum = 0.0;
-        let mut best = (f64::INFINITY, 1);
+        let mut best = None;
         for (i, capacity) in self.capacities.iter().take(self.quota).enumerate() {
             let (n, capacity) = (i + 1, f64::from(*capacity));
             sum += capacity;
             let time = 1.0 / sum + 1.0 / (TASKS * n as f64 * capacity);
-            if time <= best.0 {
-                best = (time, n);
+            if best.is_none_or(|(least, _)| time <= least) {
+                best = Some((time, n));
             }
         }
-        best.1
+        best.map_or(self.quota, |(_, n)| n)
     }
 
-    /// Capacities, fastest first, and how many cores have each.
+    /// Linux's capacities of the cores, fastest first, and how many cores have each: 1024 is a
+    /// machine's fastest. Empty where nothing is said.
     pub fn kinds(&self) -> Vec<(u32, usize)> {
         let kinds = self.capacities.chunk_by(|a, b| a == b);
         kinds.map(|kind| (kind[0], kind.len())).collect()
     }
+}
+
+/// The capacities of the cores that are there and that the process may use, if all are known.
+fn capacities(root: &Path) -> Option<Vec<u32>> {
+    let cpus = root.join("sys/devices/system/cpu");
+    let read = |path: &str| fs::read_to_string(cpus.join(path)).ok();
+    let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
+    let mut lines = status.lines();
+    let allowed = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let (allowed, online) = (numbers(allowed)?, numbers(&read("online")?)?);
+    let both = allowed.into_iter().filter(|cpu| online.contains(cpu));
+    both.map(|cpu| {
+        let capacity = read(&format!("cpu{cpu}/cpu_capacity"))?;
+        capacity
+            .trim()
+            .parse()
+            .ok()
+            .filter(|capacity| *capacity > 0)
+    })
+    .collect()
 }
 
 /// The numbers of a list as `0-3,8`.
@@ -105,20 +105,17 @@ mod tests {
     fn slow_cores_are_used_where_they_help() {
         for (capacities, quota, threads) in [
             (&[(1024, 2)][..], 2, 2),
-            // Ten of each: the slower ones save a third of the time.
             (&[(1024, 10), (718, 10)], 20, 20),
             (&[(1024, 4), (446, 4)], 8, 8),
-            (&[(1024, 10), (200, 10)], 20, 10),
+            (&[(1024, 10), (300, 10)], 20, 10),
             (&[(1024, 2), (768, 2), (100, 4)], 8, 4),
-            // A container's share of the time, and a process without any.
+            // A container's share of the time.
             (&[(1024, 10), (718, 10)], 4, 4),
-            (&[], 1, 1),
+            // Nothing is said.
+            (&[], 3, 3),
         ] {
-            assert_eq!(
-                cores(capacities, quota).threads(),
-                threads,
-                "{capacities:?}"
-            );
+            let found = cores(capacities, quota).threads();
+            assert_eq!(found, threads, "{capacities:?}");
         }
     }
 
@@ -131,25 +128,23 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         let found = |quota| Cores::of(root.path(), quota);
-        assert_eq!(found(3), cores(&[(FULL, 3)], 3), "nothing is said");
-        write("proc/self/status", "Name:\tx\nCpus_allowed_list:\t0-2,5\n");
-        assert_eq!(
-            found(4),
-            cores(&[(FULL, 4)], 4),
-            "nothing is said of speeds"
+        assert_eq!(found(3), cores(&[], 3), "nothing is said");
+        write(
+            "proc/self/status",
+            "Name:\tx\nCpus_allowed_list:\t0-2,5-6\n",
         );
-        for (cpu, capacity) in [(0, "512\n"), (1, "1024\n"), (2, "512\n"), (3, "1024\n")] {
-            write(
-                &format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"),
-                capacity,
-            );
+        write("sys/devices/system/cpu/online", "0-5\n");
+        assert_eq!(found(4), cores(&[], 4), "nothing is said of speeds");
+        for (cpu, capacity) in [(0, 512), (1, 1024), (2, 512), (3, 1024)] {
+            let file = format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
+            write(&file, &format!("{capacity}\n"));
         }
-        assert_eq!(found(4), cores(&[(FULL, 4)], 4), "one is not known");
+        assert_eq!(found(4), cores(&[], 4), "one is not known");
         write("sys/devices/system/cpu/cpu5/cpu_capacity", "1024\n");
         assert_eq!(found(4), cores(&[(1024, 2), (512, 2)], 4));
         assert_eq!(found(4).kinds(), [(1024, 2), (512, 2)]);
         assert_eq!(found(4).threads(), 4);
-        assert_eq!(found(3).threads(), 3, "the fastest of them");
+        assert_eq!(found(3).threads(), 3, "a share of the time");
     }
 
     #[test]

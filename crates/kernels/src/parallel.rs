@@ -22,7 +22,8 @@ impl<T> Clone for Shared<'_, T> {
 
 impl<T> Copy for Shared<'_, T> {}
 
-// SAFETY: access goes only through `part`, whose callers promise disjoint ranges.
+// SAFETY: access goes only through `part` and the pointers of `start_of`, whose users promise
+// disjoint ranges.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}

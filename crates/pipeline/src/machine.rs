@@ -17,7 +17,8 @@ pub struct Machine {
     pub kernels: &'static str,
     /// Threads, which work at the same time.
     pub threads: usize,
-    /// The cores that they may use, fastest first.
+    /// The cores that they may use, fastest first, where Linux says how fast these are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cores: Vec<CoreKind>,
     /// Rates of products with all operands in registers.
     pub gflops: Gflops,

@@ -29,32 +29,34 @@ pub struct Build {
 impl Build {
     /// Finds a standard library, which is built if need be, and a linker; says which.
     pub fn new(target: &str, linked_statically: bool) -> Result<Self> {
+        ensure!(
+            !linked_statically || target.ends_with("linux-gnu"),
+            "--static is for Linux with glibc, not for {target}"
+        );
         let target_dir = target_dir()?;
         let std_library = StdLibrary::find(target, &target_dir)?;
+        println!("standard library: {std_library}");
         let linker = match &std_library {
             StdLibrary::Container => Linker::Usual,
             _ => Linker::find(target)?,
         };
+        println!("linker: {linker}");
         ensure!(
             !linked_statically || linker != Linker::Zig && std_library != StdLibrary::Container,
-            "--static needs a C compiler for {target} and its C library"
+            "--static needs a C compiler for {target} with glibc's static library"
         );
-        println!("standard library: {std_library}");
-        println!("linker: {linker}");
-        let std_library = match std_library {
-            StdLibrary::Sources { from, to } => {
-                sysroot::build(&from, &to, target)?;
-                StdLibrary::Kept(to)
-            }
-            other => other,
-        };
-        Ok(Self {
+        let mut build = Self {
             target: target.to_owned(),
             linked_statically,
             target_dir,
             std_library,
             linker,
-        })
+        };
+        if let StdLibrary::Sources { from, to } = build.std_library.clone() {
+            sysroot::build(&from, &to, &build)?;
+            build.std_library = StdLibrary::Kept(to);
+        }
+        Ok(build)
     }
 
     /// Builds the command.
@@ -79,37 +81,37 @@ impl Build {
         if let Linker::Program(program) = &self.linker {
             command.env(setting(&self.target, "LINKER"), program);
         }
-        let mut ours = Vec::new();
+        let mut flags = Vec::new();
         if let StdLibrary::Kept(sysroot) = &self.std_library {
-            ours.push(format!("--sysroot={}", sysroot.display()));
+            flags.push(format!("--sysroot={}", sysroot.display()));
         }
         if self.linked_statically {
-            ours.push("-Ctarget-feature=+crt-static".into());
+            flags.push("-Ctarget-feature=+crt-static".into());
         }
-        if !ours.is_empty() {
-            // Of several variables cargo heeds one: what is said in any of them must stay.
-            let flags = [given_flags(&self.target), ours].concat();
-            command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        if !flags.is_empty() {
+            self.add_flags(&mut command, &flags);
         }
         command
     }
-}
 
-/// The compiler's flags from the variable that cargo would heed.
-fn given_flags(target: &str) -> Vec<String> {
-    let split = |flags: String, by: char| -> Vec<String> {
-        let flags = flags.split(by).filter(|flag| !flag.is_empty());
-        flags.map(str::to_owned).collect()
-    };
-    if let Ok(flags) = env::var("CARGO_ENCODED_RUSTFLAGS") {
-        return split(flags, '\x1f');
+    /// Adds flags for the compiler to those that are given.
+    fn add_flags(&self, command: &mut Command, flags: &[String]) {
+        // Cargo heeds the first of these that is set, else its configuration.
+        let encoded = env::var("CARGO_ENCODED_RUSTFLAGS");
+        let plain = env::var("RUSTFLAGS").map(|flags| flags.replace(' ', "\x1f"));
+        match encoded.or(plain) {
+            Ok(given) => {
+                let all = format!("{given}\x1f{}", flags.join("\x1f"));
+                command.env("CARGO_ENCODED_RUSTFLAGS", all.trim_start_matches('\x1f'));
+            }
+            Err(_) => {
+                // Lists of all configurations are joined. A list of strings is written alike in
+                // Rust and in TOML.
+                let setting = format!("target.{}.rustflags={flags:?}", self.target);
+                command.args(["--config", &setting]);
+            }
+        }
     }
-    let others = [
-        env::var("RUSTFLAGS"),
-        env::var(setting(target, "RUSTFLAGS")),
-    ];
-    let first = others.into_iter().flatten().next();
-    first.map(|flags| split(flags, ' ')).unwrap_or_default()
 }
 
 /// Cargo's directory for what it builds.

@@ -10,6 +10,17 @@ const GLIBC: Version = Version(2, 39);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
 
+/// A `readelf`, any of which knows all machines.
+pub fn readelf(target: &str) -> Result<String> {
+    let own = format!("{target}-readelf");
+    let programs = ["readelf", "llvm-readelf", &own];
+    let found = programs
+        .into_iter()
+        .find(|program| tool::answers(program, &["--version"]));
+    let found = found.context("readelf is not here (Debian and Ubuntu: package binutils)")?;
+    Ok(found.to_owned())
+}
+
 /// A binary.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Elf {
@@ -22,20 +33,13 @@ pub struct Elf {
 }
 
 impl Elf {
-    pub fn of(binary: &Path) -> Result<Self> {
-        let programs = ["readelf", "llvm-readelf", "aarch64-linux-gnu-readelf"];
-        let readelf = programs
-            .into_iter()
-            .find(|p| tool::answers(p, &["--version"]));
-        let readelf =
-            readelf.context("readelf is not here (Debian and Ubuntu: package binutils)")?;
+    pub fn of(binary: &Path, readelf: &str) -> Result<Self> {
         let mut command = Command::new(readelf);
         // Its words differ between languages.
         command
             .env("LC_ALL", "C")
-            .args(["-W", "-h", "-S", "-d", "-V"])
-            .arg(binary);
-        Self::parse(&tool::output(&mut command)?)
+            .args(["-W", "-h", "-S", "-d", "-V"]);
+        Self::parse(&tool::output(command.arg(binary))?)
     }
 
     fn parse(said: &str) -> Result<Self> {

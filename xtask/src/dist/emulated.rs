@@ -4,6 +4,7 @@ use super::{build::Build, linker::setting};
 use crate::tool;
 use anyhow::{Context, Result, ensure};
 use std::{
+    env,
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -43,51 +44,56 @@ const OTHERS: &[&str] = &[
 /// The page that is always read.
 const PAGE: &str = "line-fox";
 
-/// Runs the tests, and reads pages with `binary`.
-pub fn run(build: &Build, binary: &Path, all_pages: bool) -> Result<()> {
-    let emulator = Emulator::find(&build.target)?;
-    let [best, _] = &PROCESSORS;
-    for processor in &PROCESSORS {
-        emulator.test(build, processor, KERNELS)?;
-    }
-    emulator.test(build, best, OTHERS)?;
-    for processor in &PROCESSORS {
-        emulator.read(binary, processor, PAGE)?;
-    }
-    if all_pages {
-        for page in pages()?.iter().filter(|page| *page != PAGE) {
-            emulator.read(binary, best, page)?;
-        }
-    }
-    Ok(())
-}
-
 /// `qemu-user`, with the libraries of the machine.
-struct Emulator {
+pub struct Emulator {
     command: Vec<OsString>,
 }
 
 impl Emulator {
-    fn find(target: &str) -> Result<Self> {
+    pub fn find(target: &str) -> Result<Self> {
         let arch = "aarch64";
         ensure!(
             target.starts_with(arch),
             "only ARM64 is tested under emulation"
         );
         let names = [format!("qemu-{arch}-static"), format!("qemu-{arch}")];
-        let found = names
-            .into_iter()
-            .find(|name| tool::answers(name, &["--version"]));
-        let name = found.with_context(|| {
-            format!("qemu-{arch} is not here (Debian and Ubuntu: package qemu-user-static)")
+        // Older ones do not know all processors.
+        let knows = |name: &String| {
+            let known = tool::output(Command::new(name).args(["-cpu", "help"]));
+            known.is_ok_and(|known| PROCESSORS.iter().all(|p| known.contains(p.name)))
+        };
+        let name = names.into_iter().find(knows).with_context(|| {
+            format!("qemu-{arch} 7 or later is not here (Debian, Ubuntu: package qemu-user-static)")
         })?;
         let mut command = vec![name.into()];
         // Where Debian's and Ubuntu's cross compilers have them; qemu heeds the variable itself.
         let libraries = format!("/usr/{arch}-linux-gnu");
-        if std::env::var_os("QEMU_LD_PREFIX").is_none() && Path::new(&libraries).is_dir() {
+        if env::var_os("QEMU_LD_PREFIX").is_none() && Path::new(&libraries).is_dir() {
             command.extend(["-L".into(), libraries.into()]);
         }
         Ok(Self { command })
+    }
+
+    /// Runs lints and tests, and reads pages with `binary`.
+    pub fn run(&self, build: &Build, binary: &Path, all_pages: bool) -> Result<()> {
+        let [best, _] = &PROCESSORS;
+        let mut clippy = build.cargo("clippy");
+        clippy.args(["--locked", "--quiet", "--all-targets"]);
+        clippy.args(KERNELS.iter().flat_map(|package| ["--package", package]));
+        tool::run(clippy.args(["--", "-Dwarnings"]))?;
+        for processor in &PROCESSORS {
+            self.test(build, processor, KERNELS)?;
+        }
+        self.test(build, best, OTHERS)?;
+        for processor in &PROCESSORS {
+            self.read(binary, processor, PAGE)?;
+        }
+        if all_pages {
+            for page in pages()?.iter().filter(|page| *page != PAGE) {
+                self.read(binary, best, page)?;
+            }
+        }
+        Ok(())
     }
 
     fn on(&self, processor: &Processor) -> Vec<OsString> {
@@ -117,6 +123,8 @@ impl Emulator {
         command
             .args(arguments)
             .arg(binary)
+            // Its own choice is what is tested.
+            .env_remove("AGX_OCR_KERNELS")
             .arg("--stats")
             .arg("--model-path")
             .arg(fixtures.join("models/agx-ocr-mini"))

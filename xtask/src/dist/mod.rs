@@ -11,11 +11,9 @@ use crate::tool;
 use anyhow::{Context, Result, ensure};
 pub use build::Build;
 use elf::Elf;
+use emulated::Emulator;
 use sha2::{Digest, Sha256};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 /// The machine that everything is built for besides this one.
 pub const ARM64: &str = "aarch64-unknown-linux-gnu";
@@ -52,16 +50,25 @@ pub fn dist(args: &Dist) -> Result<()> {
 
 /// A binary for another machine.
 pub fn cross(args: &Cross) -> Result<()> {
+    let emulator = match args.run_tests {
+        true => Some(Emulator::find(&args.target)?),
+        false => None,
+    };
     let build = Build::new(&args.target, args.dist.linked_statically)?;
     let binary = hand_out(&build)?;
-    if args.run_tests {
-        emulated::run(&build, &binary, args.all_pages)?;
+    match emulator {
+        Some(emulator) => emulator.run(&build, &binary, args.all_pages),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Builds the binary, checks it, and leaves it with its checksum.
 fn hand_out(build: &Build) -> Result<PathBuf> {
+    // What checks need is looked for before the long build.
+    let readelf = match build.target.contains("linux") {
+        true => Some(elf::readelf(&build.target)?),
+        false => None,
+    };
     let built = build.binary()?;
     let size = fs::metadata(&built)?.len();
     println!("binary: {:.2} MB", size as f64 / 1e6);
@@ -69,10 +76,11 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
         size <= MOST_BYTES,
         "the binary has {size} bytes, more than the {MOST_BYTES} that are handed out at most"
     );
-    if build.target.contains("linux") {
-        Elf::of(&built)?.check(&build.target, build.linked_statically)?;
-    } else {
-        println!("not inspected: {} has no ELF binaries", build.target);
+    match readelf {
+        Some(readelf) => {
+            Elf::of(&built, &readelf)?.check(&build.target, build.linked_statically)?
+        }
+        None => println!("not inspected: {} has no ELF binaries", build.target),
     }
     let dir = build.target_dir.join("dist");
     fs::create_dir_all(&dir)?;
@@ -83,9 +91,18 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
     };
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("agx-ocr-{version}-{}{kind}", build.target);
+    // An older version beside it would be taken for it.
+    for entry in fs::read_dir(&dir)? {
+        let path = entry?.path();
+        let older = path.file_name().unwrap_or_default().to_string_lossy();
+        let older = older.strip_suffix(".sha256").unwrap_or(&older);
+        if older.starts_with("agx-ocr-") && older.ends_with(&format!("-{}{kind}", build.target)) {
+            fs::remove_file(&path)?;
+        }
+    }
     let to = dir.join(&name);
     fs::copy(&built, &to).with_context(|| to.display().to_string())?;
-    let sum = checksum(&to)?;
+    let sum = hex(&Sha256::digest(fs::read(&to)?));
     fs::write(
         dir.join(format!("{name}.sha256")),
         format!("{sum}  {name}\n"),
@@ -94,7 +111,6 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
     Ok(to)
 }
 
-fn checksum(path: &Path) -> Result<String> {
-    let digest = Sha256::digest(fs::read(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,9 @@
 //! Where the standard library of another machine comes from.
 
-use super::sysroot;
+use super::{hex, sysroot};
 use crate::tool;
 use anyhow::{Result, bail};
+use sha2::{Digest, Sha256};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -45,15 +46,16 @@ impl StdLibrary {
     pub fn find(target: &str, target_dir: &Path) -> Result<Self> {
         let installed =
             tool::output(tool::rustc().args(["--print", "target-libdir", "--target", target]))?;
-        // Another compiler could not read it.
-        let commit = tool::compiler("commit-hash")?;
-        let sysroot = target_dir
-            .join("sysroot")
-            .join(format!("{target}-{commit}"));
+        // No other compiler could read it.
+        let version = tool::output(tool::rustc().arg("-vV"))?;
+        let key = &hex(&Sha256::digest(version))[..16];
+        let sysroot = target_dir.join("sysroot").join(format!("{target}-{key}"));
+        let installed = sysroot::holds_std(Path::new(installed.trim()));
+        let kept = sysroot::holds_std(&sysroot::lib_dir(&sysroot, target));
         let found = Found {
-            installed: sysroot::holds_std(Path::new(installed.trim())),
-            kept: sysroot::holds_std(&sysroot::lib_dir(&sysroot, target)),
-            sources: sources()?,
+            installed,
+            kept,
+            sources: if installed || kept { None } else { sources()? },
             // The client alone is of no use: the daemon has to answer.
             container: tool::answers("cross", &["--version"]) && tool::answers("docker", &["info"]),
         };
@@ -78,9 +80,9 @@ impl Found {
             _ => bail!(
                 "there is no standard library for {target}.\n\
                  The usual way to one: rustup target add {target}\n\
-                 Without network: rustup component add rust-src beforehand, or AGX_RUST_SRC=DIR with \
-                 the directory `library` of the compiler's sources.\n\
-                 Or the command `cross` and a running docker."
+                 From sources: rustup component add rust-src, or AGX_RUST_SRC=DIR with the directory \
+                 `library` of this compiler's sources.\n\
+                 In a container: the command `cross`, and a running docker."
             ),
         })
     }

@@ -3,6 +3,7 @@
 //! The compiler then takes it by `--sysroot`, and everything else stays as with an installed one:
 //! stable features only, link-time optimisation, unwinding.
 
+use super::build::Build;
 use crate::tool;
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -29,35 +30,32 @@ pub fn holds_sources(dir: &Path) -> bool {
     dir.join("sysroot/Cargo.toml").is_file() && dir.join("Cargo.lock").is_file()
 }
 
-/// Builds the standard library for `target` from the sources `from` into the sysroot `to`.
-pub fn build(from: &Path, to: &Path, target: &str) -> Result<()> {
-    println!(
-        "building the standard library from {}, once",
-        from.display()
-    );
+/// Builds the standard library from the sources `from` into the sysroot `to`.
+pub fn build(from: &Path, to: &Path, by: &Build) -> Result<()> {
+    println!("building the standard library, once");
+    let target = &by.target;
     let work = to.with_extension("building");
+    // What an interrupted build, perhaps of other sources, may have left would be mixed in.
+    for dir in [&work, to] {
+        if dir.exists() {
+            fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
+        }
+    }
+    let commit = tool::compiler("commit-hash")?;
     let flags = [
         "-Zforce-unstable-if-unmarked".to_owned(),
         // For link-time optimisation over its border.
         "-Cembed-bitcode=yes".into(),
         "--cap-lints=allow".into(),
         format!(
-            "--remap-path-prefix={}=/rustc/{}/library",
-            from.display(),
-            tool::compiler("commit-hash")?
+            "--remap-path-prefix={}=/rustc/{commit}/library",
+            from.display()
         ),
     ];
-    let mut cargo = tool::cargo();
+    let mut cargo = by.cargo("build");
     cargo
         .current_dir(from.join("sysroot"))
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "--target",
-            target,
-        ])
+        .args(["--quiet", "--locked", "--release"])
         .args(["--features", "panic-unwind backtrace", "-Zavoid-dev-deps"])
         // The library uses what is unstable for others.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -67,10 +65,8 @@ pub fn build(from: &Path, to: &Path, target: &str) -> Result<()> {
         .env("CARGO_TARGET_DIR", &work);
     let vendored = from.join("vendor");
     if vendored.is_dir() {
-        let directory = format!(
-            "source.vendored.directory={:?}",
-            vendored.display().to_string()
-        );
+        let directory = vendored.display().to_string();
+        let directory = format!("source.vendored.directory={directory:?}");
         cargo.args(["--offline", "--config", &directory]);
         cargo.args(["--config", r#"source.crates-io.replace-with="vendored""#]);
     }

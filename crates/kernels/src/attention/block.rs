@@ -275,7 +275,8 @@ impl<E: Value> Kernel for Weigh<'_, E> {
             for (step, scores) in scores.chunks_exact(SIDE).enumerate() {
                 let to = &mut self.weights[step * SIDE * SIDE..][..SIDE * SIDE];
                 for column in (0..SIDE).step_by(S::LANES) {
-                    // SAFETY: SIDE is a multiple of LANES, and `i` is less.
+                    // SAFETY: `scores` holds SIDE values, `to` a step; SIDE is a multiple of LANES
+                    // and more than `i`.
                     unsafe {
                         let score = s.load(scores.as_ptr().add(column));
                         let weight = math::exp(s, s.sub(score, base));
