@@ -57,9 +57,10 @@ impl Emulator {
             "only ARM64 is tested under emulation"
         );
         let names = [format!("qemu-{arch}-static"), format!("qemu-{arch}")];
-        // Older ones do not know all processors.
+        // Older ones do not know all processors. (Asked for help, they answer and fail.)
         let knows = |name: &String| {
-            let known = tool::output(Command::new(name).args(["-cpu", "help"]));
+            let answer = Command::new(name).args(["-cpu", "help"]).output();
+            let known = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned());
             known.is_ok_and(|known| PROCESSORS.iter().all(|p| known.contains(p.name)))
         };
         let name = names.into_iter().find(knows).with_context(|| {
