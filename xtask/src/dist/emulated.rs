@@ -5,7 +5,6 @@ use crate::tool;
 use anyhow::{Context, Result, ensure};
 use std::{
     env,
-    ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -46,7 +45,8 @@ const PAGE: &str = "line-fox";
 
 /// `qemu-user`, with the libraries of the machine.
 pub struct Emulator {
-    command: Vec<OsString>,
+    program: String,
+    arguments: Vec<String>,
 }
 
 impl Emulator {
@@ -63,16 +63,16 @@ impl Emulator {
             let known = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned());
             known.is_ok_and(|known| PROCESSORS.iter().all(|p| known.contains(p.name)))
         };
-        let name = names.into_iter().find(knows).with_context(|| {
+        let program = names.into_iter().find(knows).with_context(|| {
             format!("qemu-{arch} 7 or later is not here (Debian, Ubuntu: package qemu-user-static)")
         })?;
-        let mut command = vec![name.into()];
+        let mut arguments = Vec::new();
         // Where Debian's and Ubuntu's cross compilers have them; qemu heeds the variable itself.
         let libraries = format!("/usr/{arch}-linux-gnu");
         if env::var_os("QEMU_LD_PREFIX").is_none() && Path::new(&libraries).is_dir() {
-            command.extend(["-L".into(), libraries.into()]);
+            arguments.extend(["-L".to_owned(), libraries]);
         }
-        Ok(Self { command })
+        Ok(Self { program, arguments })
     }
 
     /// Runs lints and tests, and reads pages with `binary`.
@@ -80,7 +80,7 @@ impl Emulator {
         let [best, _] = &PROCESSORS;
         let mut clippy = build.cargo("clippy");
         clippy.args(["--locked", "--quiet", "--all-targets"]);
-        clippy.args(KERNELS.iter().flat_map(|package| ["--package", package]));
+        clippy.args(named(KERNELS));
         tool::run(clippy.args(["--", "-Dwarnings"]))?;
         for processor in &PROCESSORS {
             self.test(build, processor, KERNELS)?;
@@ -97,19 +97,20 @@ impl Emulator {
         Ok(())
     }
 
-    fn on(&self, processor: &Processor) -> Vec<OsString> {
-        let cpu = ["-cpu", processor.name].map(OsString::from);
-        [&self.command[..], &cpu].concat()
+    /// The arguments behind which a program of `processor` is named.
+    fn on(&self, processor: &Processor) -> Vec<String> {
+        let cpu = ["-cpu", processor.name].map(str::to_owned);
+        [&self.arguments[..], &cpu].concat()
     }
 
     fn test(&self, build: &Build, processor: &Processor, packages: &[&str]) -> Result<()> {
         println!("testing on {}: {}", processor.name, packages.join(", "));
         let mut cargo = build.cargo("test");
         cargo.args(["--locked", "--quiet"]);
-        cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+        cargo.args(named(packages));
         // Not the documentation's examples: rustdoc would have to be told all of this, too.
         cargo.args(["--lib", "--tests"]);
-        let runner = self.on(processor).join(" ".as_ref());
+        let runner = format!("{} {}", self.program, self.on(processor).join(" "));
         tool::run(cargo.env(setting(&build.target, "RUNNER"), runner))
     }
 
@@ -117,12 +118,9 @@ impl Emulator {
     fn read(&self, binary: &Path, processor: &Processor, page: &str) -> Result<()> {
         let fixtures = fixtures();
         let started = Instant::now();
-        let [qemu, arguments @ ..] = &self.on(processor)[..] else {
-            unreachable!("a command has a name");
-        };
-        let mut command = Command::new(qemu);
+        let mut command = Command::new(&self.program);
         command
-            .args(arguments)
+            .args(self.on(processor))
             .arg(binary)
             // Its own choice is what is tested.
             .env_remove("AGX_OCR_KERNELS")
@@ -152,6 +150,11 @@ impl Emulator {
         );
         Ok(())
     }
+}
+
+/// Cargo's arguments for some packages.
+fn named<'a>(packages: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    packages.iter().flat_map(|package| ["--package", package])
 }
 
 fn fixtures() -> PathBuf {

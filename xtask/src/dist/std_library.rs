@@ -52,12 +52,16 @@ impl StdLibrary {
         let sysroot = target_dir.join("sysroot").join(format!("{target}-{key}"));
         let installed = sysroot::holds_std(Path::new(installed.trim()));
         let kept = sysroot::holds_std(&sysroot::lib_dir(&sysroot, target));
+        // The rest takes longer to find out.
+        let wanted = !installed && !kept;
         let found = Found {
             installed,
             kept,
-            sources: if installed || kept { None } else { sources()? },
+            sources: if wanted { sources()? } else { None },
             // The client alone is of no use: the daemon has to answer.
-            container: tool::answers("cross", &["--version"]) && tool::answers("docker", &["info"]),
+            container: wanted
+                && tool::answers("cross", &["--version"])
+                && tool::answers("docker", &["info"]),
         };
         found.best(target, sysroot)
     }
