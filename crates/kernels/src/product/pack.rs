@@ -54,11 +54,7 @@ impl<E: Value> Kernel for PutRow<'_, E> {
         for (i, step) in self.to.chunks_exact_mut(SIDE * SIDE).enumerate() {
             for column in (0..SIDE).step_by(S::LANES) {
                 let from = self.from.get(i * SIDE + column..).unwrap_or(&[]);
-                let v = match from.get(..S::LANES) {
-                    // SAFETY: LANES values.
-                    Some(whole) => unsafe { s.load(whole.as_ptr()) },
-                    None => s.load_part(from),
-                };
+                let v = s.load_part(from);
                 // SAFETY: inside the step, since SIDE is a multiple of LANES.
                 unsafe { E::store(s, step.as_mut_ptr(), self.row, column, v) };
             }
