@@ -1,7 +1,10 @@
-//! The decoding loop.
+//! Answers of the decoder: settings and results.
 
-use crate::{Decoder, Error, NoRepeatNgram, Result, Sampling, Wanted, sampling::Sampler};
-use agx_ocr_backend::{Observer, awake, log_probability};
+use crate::{
+    Decoder, Error, NoRepeatNgram, Repeated, Result, Sampling, StopCycles, Wanted,
+    decoding::{Steps, decode},
+};
+use agx_ocr_backend::{KvCache, Observer, awake};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::ops::{ControlFlow, Range};
@@ -29,22 +32,26 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// What may not be repeated.
     pub no_repeat_ngram: Option<NoRepeatNgram>,
+    /// Whether an answer that repeats all the same is ended.
+    pub stop_cycles: Option<StopCycles>,
 }
 
 impl GenerateOptions {
-    /// Greedy decoding without a guard against repetition.
+    /// Greedy decoding that lets the model repeat itself.
     pub fn new(eos: u32, max_new_tokens: usize) -> Self {
         Self {
             max_new_tokens,
             eos,
             sampling: Sampling::Greedy,
             no_repeat_ngram: None,
+            stop_cycles: None,
         }
     }
 }
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FinishReason {
@@ -52,6 +59,10 @@ pub enum FinishReason {
     Stop,
     /// It reached the most tokens asked for, or the model's last position.
     Length,
+    /// It went round in circles.
+    Repetition,
+    /// The time ran out. For callers who keep time; the decoding loop keeps none.
+    Timeout,
     /// The caller stopped it.
     Cancelled,
 }
@@ -59,18 +70,55 @@ pub enum FinishReason {
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// Its tokens, without the one that ended it.
+    /// Its tokens, without the one that ended it and without the further copies of a cycle.
     pub ids: Vec<u32>,
     /// For each token the logarithm of the probability that the model gave it (softmax of its
     /// logits as they are, before guards and temperature).
     pub log_probabilities: Vec<f32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// The cycle that ended it, where the reason is [`FinishReason::Repetition`].
+    pub repetition: Option<Repeated>,
+    /// Steps of the decoder after the prompt's, which gives the first token: one for each further
+    /// token, those cut off and the one that ended the answer among them.
+    pub steps: usize,
+}
+
+/// A decoder amid an answer.
+struct Decoding<'a> {
+    decoder: &'a Decoder,
+    observer: &'a dyn Observer,
+    cache: KvCache,
+    /// The embeddings of the prompt, then those of one token.
+    input: Tensor,
+}
+
+impl Decoding<'_> {
+    fn step(&mut self) -> Result<Vec<f32>> {
+        let (decoder, observer) = (self.decoder, self.observer);
+        awake(|| {
+            let last = decoder.forward(&self.input, &mut self.cache, Wanted::Last, observer)?;
+            let logits = decoder.logits(&last, observer)?;
+            Ok(logits.flatten_all()?.to_vec1()?)
+        })
+    }
+}
+
+impl Steps for Decoding<'_> {
+    fn first(&mut self) -> Result<Vec<f32>> {
+        self.step()
+    }
+
+    fn next(&mut self, id: u32) -> Result<Vec<f32>> {
+        self.input = self.decoder.embed(&[id])?;
+        self.step()
+    }
 }
 
 impl Decoder {
     /// Answers a prompt. `on_token` is called with each token and its log-probability as soon as
-    /// it is known, and may stop.
+    /// it is known, and may stop. It sees the tokens of a cycle too, which are cut off the answer
+    /// only when the cycle is known ([`GenerateOptions::stop_cycles`]).
     ///
     /// Positions are limited by the model's `max_position_embeddings`: the answer is cut there.
     ///
@@ -92,34 +140,13 @@ impl Decoder {
             limit,
         })?;
         let most = options.max_new_tokens.min(room);
-        let mut cache = self.cache(prompt.ids.len() + most);
-        let mut sampler = Sampler::new(options.sampling);
-        let mut answer = Answer {
-            ids: Vec::new(),
-            log_probabilities: Vec::new(),
-            finish_reason: FinishReason::Length,
+        let mut model = Decoding {
+            decoder: self,
+            observer,
+            cache: self.cache(prompt.ids.len() + most),
+            input: self.embed_prompt(prompt)?,
         };
-        let mut input = self.embed_prompt(prompt)?;
-        while answer.ids.len() < most {
-            let mut logits = awake(|| {
-                let last = self.forward(&input, &mut cache, Wanted::Last, observer)?;
-                let logits = self.logits(&last, observer)?;
-                Ok::<_, Error>(logits.flatten_all()?.to_vec1::<f32>()?)
-            })?;
-            let id = self.choose(&mut logits, prompt, &answer, options, &mut sampler)?;
-            if id.0 == options.eos {
-                answer.finish_reason = FinishReason::Stop;
-                break;
-            }
-            answer.ids.push(id.0);
-            answer.log_probabilities.push(id.1);
-            if on_token(id.0, id.1).is_break() {
-                answer.finish_reason = FinishReason::Cancelled;
-                break;
-            }
-            input = self.embed(&[id.0])?;
-        }
-        Ok(answer)
+        decode(&mut model, prompt.ids, most, options, on_token)
     }
 
     /// The prompt's embeddings `[ids.len(), hidden]`, the image's tokens in their places.
@@ -142,31 +169,22 @@ impl Decoder {
         ];
         Ok(Tensor::cat(&parts, 0)?)
     }
+}
 
-    /// The next token and its log-probability.
-    fn choose(
-        &self,
-        logits: &mut [f32],
-        prompt: &Prompt<'_>,
-        answer: &Answer,
-        options: &GenerateOptions,
-        sampler: &mut Sampler,
-    ) -> Result<(u32, f32)> {
-        let not_finite = || Error::NotFinite(answer.ids.len());
-        let banned = options
-            .no_repeat_ngram
-            .as_ref()
-            .map(|g| g.banned(prompt.ids, &answer.ids));
-        let id = match &banned {
-            Some(banned) if !banned.is_empty() => {
-                let mut allowed = logits.to_vec();
-                let known = banned.iter().filter(|id| (**id as usize) < logits.len());
-                known.for_each(|id| allowed[*id as usize] = f32::NEG_INFINITY);
-                sampler.next(&allowed)
-            }
-            _ => sampler.next(logits),
-        };
-        let id = id.ok_or_else(not_finite)?;
-        Ok((id, log_probability(logits, id as usize)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_lowercase_names() {
+        for (reason, name) in [
+            (FinishReason::Stop, "stop"),
+            (FinishReason::Length, "length"),
+            (FinishReason::Repetition, "repetition"),
+            (FinishReason::Timeout, "timeout"),
+            (FinishReason::Cancelled, "cancelled"),
+        ] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), name);
+        }
     }
 }

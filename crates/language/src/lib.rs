@@ -2,7 +2,8 @@
 //!
 //! A mixture of experts with plain multi-head attention. [`Decoder::forward`] is the model,
 //! [`Decoder::generate`] the decoding loop: greedy or sampled, with the n-gram guards of the
-//! reference, and with the log-probability of every token.
+//! reference, an end to answers that go round in circles ([`StopCycles`]), and the log-probability
+//! of every token.
 //!
 //! # Example
 //!
@@ -38,13 +39,16 @@
 
 mod config;
 mod cost;
+mod cycle;
 mod decoder;
+mod decoding;
 mod error;
 mod generate;
 mod ngram;
 mod sampling;
 
 pub use config::LanguageConfig;
+pub use cycle::{Repeated, StopCycles};
 pub use decoder::{Decoder, Wanted};
 pub use error::{Error, Result};
 pub use generate::{Answer, FinishReason, GenerateOptions, Prompt};
