@@ -1,10 +1,10 @@
 //! A model's weights on disk: one safetensors file, or several with or without an index.
 
-use crate::{Error, Result};
+use crate::{Error, ModelFiles, Result, files, header, json};
 use agx_ocr_kernels::{half::bf16, mapped::MappedFile};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     ops::Range,
     path::{Path, PathBuf},
@@ -12,6 +12,8 @@ use std::{
 };
 
 const INDEX: &str = "model.safetensors.index.json";
+/// The most bytes of an index. The full-size model's takes 0.3 MB.
+const LARGEST_INDEX: u64 = 16 << 20;
 
 /// The tensors of a checkpoint by name. The files are mapped; opening reads their headers only.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<usize>,
     pub(crate) file: Arc<MappedFile>,
+    /// The file's path, as it is called.
+    named: Arc<Path>,
     pub(crate) range: Range<usize>,
 }
 
@@ -68,18 +72,27 @@ impl Checkpoint {
     /// Opens `path`: a safetensors file, or a directory with an index or with one or several
     /// safetensors files.
     ///
+    /// The path may be a link; links in a directory are followed as [`ModelFiles`] says. A header
+    /// is believed only as far as it agrees with its file, an index only as far as the files hold
+    /// what it lists.
+    ///
     /// # Errors
-    /// [`Error::Open`], [`Error::Header`], [`Error::Index`] or [`Error::NoWeights`].
+    /// [`Error::Open`], [`Error::Header`], [`Error::Index`] or [`Error::NoWeights`], and those of
+    /// [`ModelFiles::find`].
     pub fn open(path: &Path) -> Result<Self> {
+        let (files, index) = files(path)?;
         let mut tensors = BTreeMap::new();
-        for file in files(path)? {
-            for (name, info) in read(&file)? {
+        for (file, real) in files {
+            for (name, info) in read(&file, &real)? {
                 if tensors.insert(name.clone(), info).is_some() {
                     let reason =
                         format!("tensor {name} lies in another file of the checkpoint too");
                     return Err(Error::Index { path: file, reason });
                 }
             }
+        }
+        if let Some(index) = index {
+            index.check(&tensors)?;
         }
         Ok(Self { tensors })
     }
@@ -116,82 +129,119 @@ fn below(name: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The safetensors files that make up the checkpoint at `path`.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let open = |path: &Path, source| Error::Open {
-        path: path.to_owned(),
-        source,
-    };
-    if path.is_file() {
-        return Ok(vec![path.to_owned()]);
+/// A safetensors file as it is called, and where it lies.
+type Place = (PathBuf, PathBuf);
+
+/// The safetensors files that make up the checkpoint at `path`, and its index.
+fn files(path: &Path) -> Result<(Vec<Place>, Option<Index>)> {
+    if !path.is_dir() {
+        return Ok((vec![(path.to_owned(), files::named(path)?)], None));
     }
-    let index = path.join(INDEX);
-    if index.is_file() {
-        let text = fs::read(&index).map_err(|e| open(&index, e))?;
-        return indexed(path, &index, &text);
+    let dir = ModelFiles::new(path)?;
+    if let Some(text) = dir.read(INDEX, LARGEST_INDEX)? {
+        let index = Index::new(path.join(INDEX), &text)?;
+        return Ok((index.files(&dir)?, Some(index)));
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(path).map_err(|e| open(path, e))? {
-        let file = entry.map_err(|e| open(path, e))?.path();
-        if file.extension().is_some_and(|e| e == "safetensors") {
-            found.push(file);
+    for entry in fs::read_dir(path).map_err(|e| Error::open(path, e))? {
+        let entry = entry.map_err(|e| Error::open(path, e))?;
+        let file = entry.path();
+        if file.extension().is_none_or(|e| e != "safetensors") {
+            continue;
+        }
+        if let Some(real) = dir.find(entry.file_name())? {
+            found.push((file, real));
         }
     }
     if found.is_empty() {
         return Err(Error::NoWeights(path.to_owned()));
     }
     found.sort();
-    Ok(found)
+    Ok((found, None))
 }
 
-/// The files that an index names: plain names beside it.
-fn indexed(dir: &Path, index: &Path, text: &[u8]) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
+/// An index: in which file each tensor lies.
+struct Index {
+    path: PathBuf,
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn new(path: PathBuf, text: &[u8]) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Content {
+            weight_map: BTreeMap<String, String>,
+        }
+        match json::parse_json::<Content>(text) {
+            Ok(Content { weight_map }) => Ok(Self { path, weight_map }),
+            Err(error) => {
+                let reason = format!("not an index: {error}");
+                Err(Error::Index { path, reason })
+            }
+        }
     }
-    let fail = |reason: String| Error::Index {
-        path: index.to_owned(),
-        reason,
-    };
-    let parsed: Index =
-        serde_json::from_slice(text).map_err(|e| fail(format!("not an index: {e}")))?;
-    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-    if names.is_empty() {
-        return Err(fail("names no files".into()));
+
+    fn fail<T>(&self, reason: String) -> Result<T> {
+        let path = self.path.clone();
+        Err(Error::Index { path, reason })
     }
-    let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
-    if let Some(name) = names.iter().find(|name| !plain(name)) {
-        return Err(fail(format!(
-            "{name:?} is not the name of a file beside it"
-        )));
+
+    /// The files that it names: plain names beside it.
+    fn files(&self, dir: &ModelFiles) -> Result<Vec<Place>> {
+        let mut names: Vec<&String> = self.weight_map.values().collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            return self.fail("names no files".into());
+        }
+        let mut places = Vec::with_capacity(names.len());
+        for name in names {
+            let quoted = json::shortened(&format!("{name:?}"));
+            let plain = Path::new(name)
+                .file_name()
+                .is_some_and(|file| file == &name[..]);
+            if !plain {
+                return self.fail(format!("{quoted} is not the name of a file beside it"));
+            }
+            match dir.find(name)? {
+                Some(real) => places.push((dir.dir().join(name), real)),
+                None => return self.fail(format!("names {quoted}, which is missing")),
+            }
+        }
+        Ok(places)
     }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+
+    /// An error unless every tensor lies where the index says.
+    fn check(&self, tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
+        for (tensor, file) in &self.weight_map {
+            let found = tensors.get(tensor);
+            if !found.is_some_and(|info| info.named.ends_with(file)) {
+                let tensor = json::shortened(&format!("{tensor:?}"));
+                return self.fail(format!("lists {tensor} in {file}, which does not hold it"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The tensors of one file.
-fn read(path: &Path) -> Result<Vec<(String, TensorInfo)>> {
-    let file = MappedFile::open(path).map_err(|source| Error::Open {
-        path: path.to_owned(),
-        source,
-    })?;
+fn read(path: &Path, real: &Path) -> Result<Vec<(String, TensorInfo)>> {
+    let file = MappedFile::open(real).map_err(|e| Error::open(path, e))?;
     let file = Arc::new(file);
-    let (header, metadata) =
-        SafeTensors::read_metadata(file.bytes()).map_err(|source| Error::Header {
-            path: path.to_owned(),
-            source,
-        })?;
-    // The header is preceded by its length in eight bytes.
-    let start = header + 8;
-    let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let range = start + info.data_offsets.0..start + info.data_offsets.1;
+    let named: Arc<Path> = path.into();
+    let entries = header::read(file.bytes()).map_err(|reason| Error::Header {
+        path: path.to_owned(),
+        reason,
+    })?;
+    let place = |entry: header::Entry| {
         let info = TensorInfo {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
+            dtype: entry.info.dtype,
+            shape: entry.info.shape,
             file: file.clone(),
-            range,
+            named: named.clone(),
+            range: entry.range,
         };
-        (name, info)
+        (entry.name, info)
     };
-    Ok(metadata.tensors().into_iter().map(place).collect())
+    Ok(entries.into_iter().map(place).collect())
 }

@@ -1,4 +1,7 @@
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,12 +19,53 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is not in the safetensors format.
-    #[error("{} is not a valid safetensors file", path.display())]
+    #[error("{} is not a valid safetensors file: {reason}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What its header breaks.
-        source: safetensors::SafeTensorError,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something else than a regular file has the name of one.
+    #[error("{} is {what}, and a file is wanted", path.display())]
+    NotAFile {
+        /// Its path.
+        path: PathBuf,
+        /// What it is, as in `a directory`.
+        what: &'static str,
+    },
+    /// A file is larger than any of its kind.
+    #[error("{} is {size} bytes long, and at most {most} are read", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+        /// The most that are read.
+        most: u64,
+    },
+    /// A symbolic link leads nowhere, or in a circle.
+    #[error("{} is a link to {}, which cannot be followed", link.display(), target.display())]
+    BrokenLink {
+        /// The link.
+        link: PathBuf,
+        /// Where it points.
+        target: PathBuf,
+        /// Why it cannot be followed.
+        source: io::Error,
+    },
+    /// A file of a model is a symbolic link to a place outside of the model's directory.
+    #[error(
+        "{} is a link to {}, outside of the model's directory: put the file itself in its place, \
+         if you trust it",
+        link.display(),
+        target.display()
+    )]
+    OutsideLink {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
     },
     /// `model.safetensors.index.json` cannot be used.
     #[error("{}: {reason}", path.display())]
@@ -37,12 +81,37 @@ pub enum Error {
     /// The checkpoint's tensors are not those of the model that config.json describes.
     #[error("the checkpoint does not fit its config.json: {0}")]
     Mismatch(Mismatch),
+    /// The prompt has a token that the embedding does not know.
+    #[error(
+        "the tokenizer gives token {id}, and the model knows {count}: they do not belong together"
+    )]
+    Token {
+        /// The token.
+        id: u32,
+        /// Rows of the embedding.
+        count: usize,
+    },
+    /// Memory for keys and values cannot be had.
+    #[error("no memory for the keys and values of {positions} positions: lower the most tokens")]
+    CacheMemory {
+        /// Positions that there was to be room for.
+        positions: usize,
+    },
     /// A tensor operation failed, for example for want of memory.
     #[error("a tensor operation failed")]
     Tensor(#[from] candle_core::Error),
     /// An observer asked to stop.
     #[error("stopped: {0}")]
     Stopped(String),
+}
+
+impl Error {
+    pub(crate) fn open(path: &Path, source: io::Error) -> Self {
+        Self::Open {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// All differences between the tensors that a model needs and those that a checkpoint has.

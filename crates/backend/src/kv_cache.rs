@@ -7,13 +7,14 @@ use agx_ocr_kernels::{
 };
 use candle_core::{Error, Tensor};
 
-/// Keys and values of all layers, allocated once for `capacity` positions and filled in place.
+/// Keys and values of all layers, allocated once for `capacity` positions, when the first of them
+/// come, and filled in place.
 ///
 /// Memory is `2 * layers * heads * capacity * head_dim` f32 values; pages that no position has
 /// reached yet are not resident.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Keys and values of each layer, `[heads, capacity, head_dim]`.
+    /// Keys and values of each layer, `[heads, capacity, head_dim]`; empty before the first.
     layers: Vec<(Vec<f32>, Vec<f32>)>,
     heads: usize,
     head_dim: usize,
@@ -31,12 +32,8 @@ impl KvCache {
         capacity: usize,
         activations: Activations,
     ) -> Self {
-        let size = heads * capacity * head_dim;
-        let layers = (0..layers)
-            .map(|_| (vec![0.0; size], vec![0.0; size]))
-            .collect();
         Self {
-            layers,
+            layers: vec![(Vec::new(), Vec::new()); layers],
             heads,
             head_dim,
             capacity,
@@ -66,7 +63,8 @@ impl KvCache {
     /// once all layers have them.
     ///
     /// # Errors
-    /// When shapes do not fit or the cache is full.
+    /// When shapes do not fit or the cache is full; [`CacheMemory`](crate::Error::CacheMemory) when
+    /// memory cannot be had.
     pub fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let (n, heads, dim) = q.dims3()?;
         let wanted = [n, self.heads, self.head_dim];
@@ -84,6 +82,18 @@ impl KvCache {
         }
         let (heads_kv, capacity, first) = (self.heads, self.capacity, self.len);
         let (keys, values) = &mut self.layers[layer];
+        if keys.is_empty() {
+            let memory = || {
+                // Too large a product cannot be had either.
+                let size = heads_kv.checked_mul(capacity)?.checked_mul(dim)?;
+                bytemuck::try_zeroed_vec(size).ok()
+            };
+            let (Some(new_keys), Some(new_values)) = (memory(), memory()) else {
+                let positions = capacity;
+                return Err(crate::Error::CacheMemory { positions });
+            };
+            (*keys, *values) = (new_keys, new_values);
+        }
         for (from, to) in [(k, &mut *keys), (v, &mut *values)] {
             cpu::with(from, |from: &[f32]| {
                 for (i, row) in from.chunks_exact(dim).enumerate() {

@@ -218,7 +218,7 @@ impl Embedding {
     /// The rows of `ids`, `[ids.len(), size]`.
     ///
     /// # Errors
-    /// When an id is not below the number of rows.
+    /// [`Error::Token`](crate::Error::Token) when an id is not below the number of rows.
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
         let (count, size) = (self.weight.shape[0], self.weight.shape[1]);
         let table = self.weight.values();
@@ -226,8 +226,7 @@ impl Embedding {
         for &id in ids {
             let at = id as usize;
             if at >= count {
-                let message = format!("token {id} is not among the {count} of the vocabulary");
-                return Err(Error::Msg(message).into());
+                return Err(crate::Error::Token { id, count });
             }
             rows.extend(table[at * size..(at + 1) * size].iter().map(|v| v.to_f32()));
         }

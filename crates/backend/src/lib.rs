@@ -7,6 +7,7 @@
 //! | type | what |
 //! |---|---|
 //! | [`Checkpoint`], [`Loader`] | open a model's files; build a model from them, or say all that is wrong |
+//! | [`ModelFiles`], [`Fields`] | find a model's files by name, take the values of its config |
 //! | [`Linear`], [`Mlp`], [`Conv2d`], [`LayerNorm`], [`RmsNorm`], [`Embedding`] | layers |
 //! | [`SwiGlu`], [`Router`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
@@ -45,6 +46,9 @@ mod cores;
 mod cpu;
 mod error;
 mod feed_forward;
+mod files;
+mod header;
+mod json;
 mod kv_cache;
 mod layers;
 mod loader;
@@ -56,6 +60,8 @@ pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Router, Routing, SwiGlu};
+pub use files::ModelFiles;
+pub use json::{Fields, parse_json};
 pub use kv_cache::{KvCache, Rope};
 pub use layers::{Conv2d, Embedding, LayerNorm, Linear, RmsNorm, log_probability};
 pub use loader::Loader;

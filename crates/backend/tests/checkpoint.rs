@@ -167,3 +167,46 @@ fn a_tensor_in_two_files_is_refused() {
     let error = build(dir.path()).unwrap_err().to_string();
     assert!(error.contains("a.weight lies in another file"), "{error}");
 }
+
+#[test]
+fn an_index_must_be_true() {
+    for (map, wanted) in [
+        (r#"{"weight_map": {}}"#, "names no files"),
+        (r#"{}"#, "not an index: missing field `weight_map`"),
+        (r#"{"weight_map": [1]}"#, "not an index: invalid type"),
+        ("weights", "not an index: expected value"),
+        ("", "not an index: EOF"),
+        (
+            r#"{"weight_map": {"a.weight": 7}}"#,
+            "not an index: invalid type: integer `7`, expected a string",
+        ),
+        (
+            r#"{"weight_map": {"a.weight": "1.safetensors", "a.weight": "2.safetensors"}}"#,
+            "not an index: \"a.weight\" is given twice",
+        ),
+        (
+            r#"{"weight_map": {"a.weight": "3.safetensors"}}"#,
+            "names \"3.safetensors\", which is missing",
+        ),
+        (
+            r#"{"weight_map": {"a.weight": "1.safetensors", "c": "2.safetensors"}}"#,
+            "lists \"c\" in 2.safetensors, which does not hold it",
+        ),
+        (
+            r#"{"weight_map": {"a.weight": "2.safetensors", "b.weight": "1.safetensors"}}"#,
+            "lists \"a.weight\" in 2.safetensors, which does not hold it",
+        ),
+    ] {
+        let dir = dir(&[("1.safetensors", &[A]), ("2.safetensors", &[B])]);
+        let index = dir.path().join("model.safetensors.index.json");
+        fs::write(&index, map).unwrap();
+        let error = build(dir.path()).unwrap_err().to_string();
+        let start = format!("{}: {wanted}", index.display());
+        assert!(error.starts_with(&start), "{error}");
+    }
+    let dir = dir(&[("1.safetensors", &[A]), ("2.safetensors", &[B])]);
+    let nested = "{\"weight_map\":".repeat(100_000);
+    fs::write(dir.path().join("model.safetensors.index.json"), nested).unwrap();
+    let error = build(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("recursion limit exceeded"), "{error}");
+}
