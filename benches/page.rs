@@ -2,7 +2,7 @@
 
 use agx_ocr_benches::{device::named, fixture, measure::run};
 use agx_ocr_pipeline::{
-    Alpha, Limits, Mode, Ocr, Options, ReadOptions, Task, ViewMode, input::decode,
+    Document, Limits, Mode, Ocr, Options, ReadOptions, Rendering, Task, ViewMode,
 };
 use agx_ocr_vision::views;
 use criterion::{Criterion, SamplingMode, Throughput};
@@ -19,14 +19,15 @@ fn page(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+fn decode(bytes: &[u8]) -> RgbImage {
+    let document = Document::open(bytes, &Limits::default()).expect("an image");
+    let page = document.page(1, &Rendering::default());
+    page.expect("an image").image
+}
+
 /// 1700 x 1200 pixels of text: a small page again and again.
 fn large_page() -> RgbImage {
-    let small = decode(
-        &page("receipt-market"),
-        &Limits::default(),
-        Alpha::OverWhite,
-    );
-    let small = small.expect("a fixture is an image").image;
+    let small = decode(&page("receipt-market"));
     let (width, height) = small.dimensions();
     RgbImage::from_fn(1700, 1200, |x, y| *small.get_pixel(x % width, y % height))
 }
@@ -43,7 +44,7 @@ fn preprocess(c: &mut Criterion) {
         image.width() * image.height(),
     )));
     group.bench_function("decode_png", |b| {
-        b.iter(|| decode(&png, &Limits::default(), Alpha::OverWhite).expect("an image"));
+        b.iter(|| decode(&png));
     });
     for (name, mode) in [("base", ViewMode::BASE), ("gundam", ViewMode::GUNDAM)] {
         group.bench_function(name, |b| {

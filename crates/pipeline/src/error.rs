@@ -1,5 +1,5 @@
 use crate::input::InputError;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,9 +30,46 @@ pub enum Error {
     /// The parts of the model do not belong together.
     #[error("the model's files do not fit together: {0}")]
     ModelParts(String),
+    /// A setting in a file of the model has a value that it cannot have.
+    #[error("model file {}: {reason}", path.display())]
+    ModelSetting {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The model computed something that is not a number: its weights are damaged.
+    #[error(
+        "the model computed something that is not a number in {0}: its weights are damaged, \
+         fetch its files again"
+    )]
+    Damaged(String),
+    /// The system has less memory than the model needs.
+    #[error(
+        "the model needs {} of memory (weights {}, an answer of the most tokens {}) and {} are \
+         available: close other programs or raise the container's limit; fewer tokens or smaller \
+         views need less",
+        gigabytes(*needed),
+        gigabytes(*weights),
+        gigabytes(*cache),
+        gigabytes(*available)
+    )]
+    Memory {
+        /// Bytes that loading the model and reading one page at a time take at most.
+        needed: u64,
+        /// Bytes that the system says to have.
+        available: u64,
+        /// The weights' part of what is needed.
+        weights: u64,
+        /// The part of the keys and values for the largest prompt and the longest answer.
+        cache: u64,
+    },
     /// The input is no image that can be read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The time for the page was over before any of its text was read.
+    #[error("the time of {} s was over before anything was read: allow more", .0.as_secs_f64())]
+    Timeout(Duration),
     /// An option has a value that it cannot have.
     #[error("{0}")]
     Options(String),
@@ -53,6 +90,16 @@ pub enum Error {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+/// Bytes for people, with one digit behind the point, more where that would be none.
+fn gigabytes(bytes: u64) -> String {
+    let gigabytes = bytes as f64 / 1e9;
+    if gigabytes < 0.1 {
+        format!("{gigabytes:.3} GB")
+    } else {
+        format!("{gigabytes:.1} GB")
+    }
+}
+
 /// Whose fault an error is: what an exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,12 +117,18 @@ impl Error {
         use agx_ocr_language::Error as Language;
         use agx_ocr_vision::Error as Vision;
         let failed = match self {
-            Self::Threads(_) => true,
-            Self::Backend(error) => matches!(error, Backend::Tensor(_) | Backend::Stopped(_)),
+            Self::Threads(_) | Self::Timeout(_) | Self::Memory { .. } => true,
+            Self::Backend(error) => matches!(
+                error,
+                Backend::Tensor(_) | Backend::Stopped(_) | Backend::CacheMemory { .. }
+            ),
             Self::Vision(error) => !matches!(error, Vision::Config(_) | Vision::View(_)),
             Self::Language(error) => !matches!(
                 error,
-                Language::Config(_) | Language::Options(_) | Language::PromptTooLong { .. }
+                Language::Config(_)
+                    | Language::Options(_)
+                    | Language::PromptTooLong { .. }
+                    | Language::NotFinite(_)
             ),
             _ => false,
         };

@@ -1,7 +1,8 @@
-//! Bytes to an upright RGB image, within limits.
+//! Bytes to upright RGB images, within limits.
 //!
-//! [`decode`] goes by the content, never by a name: PNG, JPEG, WebP, TIFF, BMP, GIF and PNM, also
-//! as base64 text or as a `data:` URI. The order of things:
+//! A [`Document`] goes by the content, never by a name: PNG, JPEG, WebP, TIFF, BMP, GIF, PNM and,
+//! with the feature `pdf`, PDF; also as base64 text or as a `data:` URI. Its pages are decoded one
+//! by one, when they are asked for. The order of things:
 //!
 //! 1. The input's size is checked, then the format, then width and height from the header, before
 //!    room for the pixels is made.
@@ -10,22 +11,25 @@
 //! 3. Transparency is laid over white, or dropped as the reference does ([`Alpha`]).
 //! 4. The image is turned upright by its EXIF orientation.
 //!
-//! Of a file with several images (a TIFF's pages, an animation) the first is read, with a warning.
+//! The pages of a PDF are drawn on white at a resolution of choice ([`Rendering::dpi`]). Of an
+//! animation the first frame is read, with a warning.
 //!
-//! A JPEG that breaks off is the one damage that is not always an error: if at least half of its
-//! rows are there, they are read, with a warning. All other formats must be whole.
+//! A JPEG that breaks off is the one damage of an image that is not always an error: if at least
+//! half of its rows are there, they are read, with a warning.
 
+mod decode;
+mod document;
+#[cfg(feature = "pdf")]
+mod pdf;
 mod sniff;
 mod structure;
+mod tiff;
 
-use std::io::Cursor;
-
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
-
+pub use decode::DecodedImage;
+pub use document::Document;
 pub use sniff::Format;
 
-/// What [`decode`] accepts.
+/// What a [`Document`] may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -35,8 +39,10 @@ pub struct Limits {
     pub width: u32,
     /// Pixels of the height: 30,000.
     pub height: u32,
-    /// Pixels in all: 100 million.
+    /// Pixels of a page: 100 million.
     pub pixels: u64,
+    /// Pages that are read of a document: 1,000.
+    pub pages: usize,
 }
 
 impl Default for Limits {
@@ -46,12 +52,20 @@ impl Default for Limits {
             width: 30_000,
             height: 30_000,
             pixels: 100_000_000,
+            pages: 1000,
         }
     }
 }
 
 impl Limits {
-    fn check(&self, width: u32, height: u32) -> Result<(), InputError> {
+    /// Width and height of a page, before room is made for its pixels.
+    fn check(&self, format: Format, width: u32, height: u32) -> Result<(), InputError> {
+        if width == 0 || height == 0 {
+            return Err(InputError::Corrupt {
+                format,
+                reason: "it has no pixels".into(),
+            });
+        }
         let pixels = u64::from(width) * u64::from(height);
         if width > self.width || height > self.height || pixels > self.pixels {
             return Err(InputError::Dimensions {
@@ -63,11 +77,32 @@ impl Limits {
         Ok(())
     }
 
-    /// The decoder's share: 16 bytes for each pixel (four samples of 32 bits), and room to work.
-    fn for_decoder(&self) -> image::Limits {
-        let mut limits = image::Limits::no_limits();
-        limits.max_alloc = Some(self.pixels.saturating_mul(16).saturating_add(1 << 24));
-        limits
+    /// The size of an input.
+    pub(crate) fn check_bytes(&self, actual: u64) -> Result<(), InputError> {
+        let limit = self.bytes;
+        if actual > limit {
+            return Err(InputError::TooLarge { actual, limit });
+        }
+        Ok(())
+    }
+}
+
+/// How a page of a document becomes an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rendering {
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+    /// Pixels an inch of a PDF's pages: 144, as in the vendor's scripts.
+    pub dpi: f32,
+}
+
+impl Default for Rendering {
+    fn default() -> Self {
+        Self {
+            alpha: Alpha::default(),
+            dpi: 144.0,
+        }
     }
 }
 
@@ -81,19 +116,7 @@ pub enum Alpha {
     Drop,
 }
 
-/// An image ready to be read.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DecodedImage {
-    /// The pixels, upright.
-    pub image: RgbImage,
-    /// The format that they came in.
-    pub format: Format,
-    /// What a user should know, in whole sentences.
-    pub warnings: Vec<String>,
-}
-
-/// Why an input gives no image.
+/// Why an input, or a page of it, gives no image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
@@ -111,10 +134,10 @@ pub enum InputError {
     /// The bytes are of no format that can be read.
     #[error(
         "the input is not an image that can be read: it looks like {looks_like}; \
-         give PNG, JPEG, WebP, TIFF, BMP, GIF or PNM"
+         give PNG, JPEG, WebP, TIFF, BMP, GIF, PNM or PDF"
     )]
     NotAnImage {
-        /// What the bytes look like, such as `a PDF`.
+        /// What the bytes look like, such as `HTML`.
         looks_like: &'static str,
     },
     /// The format is known, but its data are broken or break off.
@@ -146,116 +169,30 @@ pub enum InputError {
         /// The limits.
         limits: Limits,
     },
-}
-
-impl InputError {
-    fn from_decoder(format: Format, error: ImageError) -> Self {
-        let reason = error.to_string();
-        match error {
-            ImageError::Unsupported(_) | ImageError::Limits(_) => {
-                Self::Unsupported { format, reason }
-            }
-            _ => Self::Corrupt { format, reason },
-        }
-    }
-}
-
-/// Decodes the image in `bytes`.
-///
-/// # Errors
-///
-/// Each kind of [`InputError`]; no input makes it panic.
-///
-/// ```
-/// use agx_ocr_pipeline::input::{Alpha, Format, Limits, decode};
-///
-/// let bytes = b"P2 2 1 255 0 255";
-/// let decoded = decode(bytes, &Limits::default(), Alpha::default())?;
-/// assert_eq!(decoded.format, Format::Pnm);
-/// assert_eq!(decoded.image.as_raw(), &[0, 0, 0, 255, 255, 255]);
-/// # Ok::<(), agx_ocr_pipeline::input::InputError>(())
-/// ```
-pub fn decode(bytes: &[u8], limits: &Limits, alpha: Alpha) -> Result<DecodedImage, InputError> {
-    let actual = bytes.len() as u64;
-    if actual > limits.bytes {
-        return Err(InputError::TooLarge {
-            actual,
-            limit: limits.bytes,
-        });
-    }
-    let bytes = sniff::without_base64(bytes)?;
-    if bytes.trim_ascii().is_empty() {
-        return Err(InputError::Empty);
-    }
-    let Some(format) = Format::of(&bytes) else {
-        return Err(InputError::NotAnImage {
-            looks_like: sniff::looks_like(&bytes),
-        });
-    };
-    let broken = |error| InputError::from_decoder(format, error);
-
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes[..]), format.decoder());
-    reader.limits(limits.for_decoder());
-    let mut decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    limits.check(width, height)?;
-    if width == 0 || height == 0 {
-        return Err(InputError::Corrupt {
-            format,
-            reason: "it has no pixels".into(),
-        });
-    }
-    // A broken EXIF block is no reason not to read the image.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = flatten(DynamicImage::from_decoder(decoder).map_err(broken)?, alpha);
-
-    let mut warnings = Vec::new();
-    if structure::has_further_images(format, &bytes) {
-        warnings.push(format!(
-            "The {format} holds several images: only the first was read."
-        ));
-    }
-    if format == Format::Jpeg && !structure::jpeg_ends(&bytes) {
-        warnings.push(broken_off(&image)?);
-    }
-    let mut image = DynamicImage::ImageRgb8(image);
-    image.apply_orientation(orientation);
-    Ok(DecodedImage {
-        image: image.into_rgb8(),
-        format,
-        warnings,
-    })
-}
-
-fn flatten(image: DynamicImage, alpha: Alpha) -> RgbImage {
-    if alpha == Alpha::Drop || !image.color().has_alpha() {
-        return image.into_rgb8();
-    }
-    let image = image.into_rgba8();
-    RgbImage::from_fn(image.width(), image.height(), |x, y| {
-        let [r, g, b, a] = image.get_pixel(x, y).0;
-        let a = u32::from(a);
-        let over_white = |c: u8| ((u32::from(c) * a + 255 * (255 - a) + 127) / 255) as u8;
-        image::Rgb([r, g, b].map(over_white))
-    })
-}
-
-/// The warning about a JPEG that breaks off, or the error if less than half of it is there. The
-/// decoder fills the rows that it cannot read with 128.
-fn broken_off(image: &RgbImage) -> Result<String, InputError> {
-    let filled = |row: &[u8]| row.iter().all(|&byte| byte == 128);
-    let rows = image.as_raw().chunks_exact(3 * image.width() as usize);
-    let missing = rows.rev().take_while(|row| filled(row)).count();
-    let height = image.height() as usize;
-    if 2 * missing > height {
-        let reason = format!("it breaks off, and {missing} of its {height} rows are missing");
-        return Err(InputError::Corrupt {
-            format: Format::Jpeg,
-            reason,
-        });
-    }
-    Ok(match missing {
-        0 => "The JPEG breaks off: details or its last rows may be missing.".into(),
-        _ => format!("The JPEG breaks off: {missing} of its {height} rows are missing."),
-    })
+    /// The document cannot be opened without a password.
+    #[error("the {format} is encrypted ({reason}): save it without a password, and read that")]
+    Encrypted {
+        /// The format.
+        format: Format,
+        /// What stands in the way.
+        reason: &'static str,
+    },
+    /// The document has no such page.
+    #[error("there is no page {page}: the document has {pages}")]
+    NoSuchPage {
+        /// The page, counted from 1.
+        page: usize,
+        /// Pages of the document.
+        pages: usize,
+    },
+    /// More pages than the limit.
+    #[error(
+        "the document is too large: {actual} pages, where at most {limit} are allowed at a time"
+    )]
+    TooManyPages {
+        /// Pages that were to be read.
+        actual: usize,
+        /// [`Limits::pages`].
+        limit: usize,
+    },
 }

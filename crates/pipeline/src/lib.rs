@@ -34,7 +34,7 @@
 //! | [`Page`], [`Region`] | what it read, with a confidence |
 //! | [`Stats`], [`Machine`] | what a page cost, and what share of the machine's limits that was |
 //! | [`Event`] | what happens meanwhile: views, tokens |
-//! | [`input`] | bytes to an upright image, with limits |
+//! | [`input`] | bytes to upright images, page by page, with limits |
 //!
 //! # Caveats
 //!
@@ -44,20 +44,25 @@
 //!   that a text is right.
 //! * Regions are what the model says: blocks in markdown, lines in [`Task::Ocr`].
 
+mod band;
+mod damage;
 mod error;
+pub mod export;
 pub mod input;
 mod machine;
+mod memory;
 mod model_dir;
 mod ocr;
 mod options;
 mod page;
 mod reading;
+mod until;
 
 pub use agx_ocr_language::{FinishReason, Sampling};
 pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};
 pub use error::{Error, ErrorKind, Result};
-pub use input::{Alpha, Limits};
+pub use input::{Alpha, Document, Limits, Rendering};
 pub use machine::{ComputeBound, CoreKind, Gflops, Machine, MemoryBound, Stages};
 pub use ocr::Ocr;
 pub use options::{Mode, Options, Precision, ReadOptions, Repetition, Split};

@@ -11,6 +11,7 @@ const MOST: usize = 1 << 30;
 /// What this machine reaches at most, with the instruction set and the threads that a model uses.
 /// A multiply-add is two operations; numbers have three digits.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Machine {
     /// The instruction set, as `AGX_OCR_KERNELS` names it.
@@ -28,6 +29,7 @@ pub struct Machine {
 
 /// Cores of one speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CoreKind {
     /// Linux's measure of a core's speed: 1024 for a machine's fastest.
@@ -38,6 +40,7 @@ pub struct CoreKind {
 
 /// Rates of the product instructions, in 10⁹ operations a second.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Gflops {
     /// f32 vectors.
@@ -52,6 +55,7 @@ pub struct Gflops {
 
 /// A page's stages beside the machine's limits; those that did not happen are `None`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Stages {
     /// SAM, CLIP and the projector.
@@ -67,6 +71,7 @@ pub struct Stages {
 
 /// A stage that arithmetic binds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ComputeBound {
     /// Time in milliseconds.
@@ -85,6 +90,7 @@ pub struct ComputeBound {
 
 /// A stage that memory binds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct MemoryBound {
     /// Time in milliseconds.

@@ -1,13 +1,32 @@
 //! The files of a model: config.json, tokenizer.json, its own settings, and the weights.
 
+mod tokenizer;
+
 use crate::{Error, Repetition, Result, Split};
-use agx_ocr_vision::views::{Fit, ViewMode};
+use agx_ocr_backend::{Error as BackendError, ModelFiles, parse_json};
+use agx_ocr_language::{Error as LanguageError, LanguageConfig};
+use agx_ocr_text::Tokenizer;
+use agx_ocr_vision::{
+    Error as VisionError, VisionConfig,
+    views::{Fit, ViewMode},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     fs, io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const PROCESSOR: &str = "processor_config.json";
+const GENERATION: &str = "generation_config.json";
+
+/// The most bytes of a configuration. They take a few thousand.
+const LARGEST_CONFIG: u64 = 1 << 20;
+/// The most bytes of tokenizer.json. The full-size model's takes 10 MB.
+const LARGEST_TOKENIZER: u64 = 32 << 20;
 
 /// Tokens after which the vendor's code cuts an answer.
 const VENDOR_MAX_TOKENS: usize = 8192;
@@ -20,10 +39,14 @@ const VENDOR_NGRAM: Repetition = Repetition::Ngram {
 /// A model's files, found and parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelDir {
+    files: ModelFiles,
     /// Where the weights are: the directory, or one file in it.
     pub weights: PathBuf,
-    pub tokenizer: PathBuf,
-    pub config: Value,
+    /// The content of tokenizer.json.
+    pub tokenizer: Vec<u8>,
+    /// The largest number of a token in it.
+    largest_token: u64,
+    config: Value,
     pub name: String,
     pub defaults: Defaults,
 }
@@ -63,7 +86,7 @@ struct Processor {
 /// What counts in generation_config.json; absent values are those of Hugging Face transformers.
 #[derive(Deserialize)]
 struct Generation {
-    max_new_tokens: Option<usize>,
+    max_new_tokens: Option<NonZeroUsize>,
     #[serde(default)]
     no_repeat_ngram_size: usize,
 }
@@ -72,32 +95,93 @@ impl ModelDir {
     /// Finds the model at `path`: its directory, or its weights in one file with the other files
     /// beside it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let dir = if path.is_dir() {
-            path
-        } else if path.is_file() && path.extension().is_some_and(|e| e == "safetensors") {
-            path.parent().unwrap_or(Path::new("."))
-        } else {
-            return Err(Error::ModelNotFound(path.to_owned()));
+        let files = files(path)?;
+        let config: Value = match optional(&files, CONFIG)? {
+            Some(config) => config,
+            None => return Err(missing(&files, CONFIG)),
         };
-        let config_path = dir.join("config.json");
-        let config: Value = parse(&config_path, &read(&config_path)?)?;
-        let tokenizer = dir.join("tokenizer.json");
-        if !tokenizer.is_file() {
-            let source = io::Error::from(io::ErrorKind::NotFound);
-            return Err(Error::ModelFile {
-                path: tokenizer,
-                source,
-            });
+        let Some(tokenizer) = files.read(TOKENIZER, LARGEST_TOKENIZER)? else {
+            return Err(missing(&files, TOKENIZER));
+        };
+        let largest_token = tokenizer::largest_id(&tokenizer)
+            .map_err(|reason| setting(&files, TOKENIZER, reason))?;
+        let processor: Option<Processor> = optional(&files, PROCESSOR)?;
+        let generation: Option<Generation> = optional(&files, GENERATION)?;
+        let defaults = Defaults::new(processor.unwrap_or_default(), generation);
+        if let Err(error) = defaults.view.check() {
+            return Err(setting(&files, PROCESSOR, format!("default_view: {error}")));
         }
-        let processor: Option<Processor> = optional(&dir.join("processor_config.json"))?;
-        let generation: Option<Generation> = optional(&dir.join("generation_config.json"))?;
         Ok(Self {
             weights: path.to_owned(),
             tokenizer,
-            name: name(&config, dir),
+            largest_token,
+            name: name(&config, files.dir()),
             config,
-            defaults: Defaults::new(processor.unwrap_or_default(), generation),
+            defaults,
+            files,
         })
+    }
+
+    /// The sizes of both halves, which fit each other and the tokenizer.
+    pub(crate) fn sizes(&self, tokenizer: &Tokenizer) -> Result<(VisionConfig, LanguageConfig)> {
+        let wrong = |reason| setting(&self.files, CONFIG, reason);
+        let vision = VisionConfig::from_json(&self.config).map_err(|error| match error {
+            VisionError::Config(reason) => wrong(reason),
+            error => error.into(),
+        })?;
+        let language = LanguageConfig::from_json(&self.config).map_err(|error| match error {
+            LanguageError::Config(reason) => wrong(reason),
+            error => error.into(),
+        })?;
+        let (from, to) = (vision.hidden_size, language.hidden_size);
+        if from != to {
+            let reason = format!("vision tokens of {from} values for a decoder of {to}");
+            return Err(Error::ModelParts(reason));
+        }
+        // The library counts for itself where the file's numbers do not fit.
+        let special = tokenizer.special();
+        let special = special.bos.max(special.eos).max(special.image);
+        let largest = self.largest_token.max(special.into());
+        let vocabulary = language.vocab_size;
+        if largest >= vocabulary as u64 {
+            let reason = format!(
+                "tokenizer.json has the token {largest}, config.json a vocab_size of {vocabulary}"
+            );
+            return Err(Error::ModelParts(reason));
+        }
+        Ok((vision, language))
+    }
+}
+
+/// The files of the model at `path`, which may be a link.
+fn files(path: &Path) -> Result<ModelFiles> {
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(source) if path.is_symlink() => {
+            return Err(Error::Backend(BackendError::BrokenLink {
+                target: fs::read_link(path).unwrap_or_default(),
+                link: path.to_owned(),
+                source,
+            }));
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            let path = path.to_owned();
+            return Err(Error::ModelFile { path, source });
+        }
+        Err(_) => return Err(Error::ModelNotFound(path.to_owned())),
+    };
+    if real.is_dir() {
+        return Ok(ModelFiles::new(path)?);
+    }
+    if path.extension().is_none_or(|e| e != "safetensors") {
+        return Err(Error::ModelNotFound(path.to_owned()));
+    }
+    // The other files are beside the link, as in a download cache, or beside what it leads to.
+    let beside = path.parent().filter(|dir| *dir != Path::new(""));
+    let files = ModelFiles::new(beside.unwrap_or(Path::new(".")))?;
+    match real.parent() {
+        Some(dir) if files.find(CONFIG)?.is_none() => Ok(ModelFiles::new(dir)?),
+        _ => Ok(files),
     }
 }
 
@@ -121,7 +205,7 @@ impl Defaults {
         };
         let max_tokens = generation
             .and_then(|g| g.max_new_tokens)
-            .unwrap_or(VENDOR_MAX_TOKENS);
+            .map_or(VENDOR_MAX_TOKENS, NonZeroUsize::get);
         Self {
             view,
             split,
@@ -138,33 +222,39 @@ fn name(config: &Value, dir: &Path) -> String {
         .and_then(Value::as_str)
         .filter(|name| !name.is_empty());
     let of_dir = || {
-        dir.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
+        // `.` has no name of its own.
+        let real = fs::canonicalize(dir).ok();
+        let name = dir.file_name().or_else(|| real.as_ref()?.file_name());
+        name.map(|name| name.to_string_lossy().into_owned())
     };
     given.map(str::to_owned).or_else(of_dir).unwrap_or_default()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::ModelFile {
-        path: path.to_owned(),
-        source,
-    })
+fn setting(files: &ModelFiles, name: &str, reason: String) -> Error {
+    Error::ModelSetting {
+        path: files.dir().join(name),
+        reason,
+    }
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|source| Error::ModelJson {
-        path: path.to_owned(),
-        source,
-    })
+fn missing(files: &ModelFiles, name: &str) -> Error {
+    Error::ModelFile {
+        path: files.dir().join(name),
+        source: io::ErrorKind::NotFound.into(),
+    }
 }
 
 /// The settings in a file that a model may lack.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    if path.exists() {
-        parse(path, &read(path)?).map(Some)
-    } else {
-        Ok(None)
-    }
+fn optional<T: DeserializeOwned>(files: &ModelFiles, name: &str) -> Result<Option<T>> {
+    let Some(bytes) = files.read(name, LARGEST_CONFIG)? else {
+        return Ok(None);
+    };
+    parse_json(&bytes)
+        .map(Some)
+        .map_err(|source| Error::ModelJson {
+            path: files.dir().join(name),
+            source,
+        })
 }
 
 #[cfg(test)]

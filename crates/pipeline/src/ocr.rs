@@ -1,18 +1,18 @@
 //! A loaded model, and what it does with a page.
 
 use crate::{
-    Error, Event, Options, Page, Precision, ReadOptions, Result, Split, Stats,
-    input::{self, DecodedImage},
+    Event, Options, Page, Precision, ReadOptions, Result,
+    input::{DecodedImage, Document},
     machine::read_by_every_token,
+    memory::{self, Needs, Use},
     model_dir::{Defaults, ModelDir},
-    page::TokenCounts,
-    reading::{BandReading, Prepared},
 };
 use agx_ocr_backend::{Activations, Checkpoint, Cores, TensorInfo};
-use agx_ocr_language::{Decoder, LanguageConfig};
-use agx_ocr_text::{Task, Tokenizer, prompt_ids};
-use agx_ocr_vision::{VisionConfig, VisionEncoder, bands, views};
+use agx_ocr_language::Decoder;
+use agx_ocr_text::{Task, Tokenizer};
+use agx_ocr_vision::{VisionConfig, VisionEncoder};
 use candle_core::Device;
+use image::RgbImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{ops::ControlFlow, path::Path, time::Instant};
 
@@ -33,37 +33,48 @@ pub struct Ocr {
 
 impl Ocr {
     /// Loads the model in a directory, or in a safetensors file with its other files beside it.
-    /// The weights are mapped, not read: this is quick, and memory fills as they are used.
+    /// The weights are mapped, not read: this is quick, and memory fills as they are used. They
+    /// must not be changed meanwhile.
+    ///
+    /// The path may be a symbolic link. A link among the model's files is followed only where it
+    /// stays in the model's directory: a model that somebody else made shall not choose what else
+    /// is read. The exception is how Hugging Face's tools keep a download, where the files in
+    /// `snapshots/<revision>` are links into the directory `blobs` beside `snapshots`. Pipes and
+    /// devices are not opened, and nothing is read that is larger than any file of its kind.
     ///
     /// # Errors
-    /// When a file is missing or broken, or tensors are not those of the configuration.
+    /// When a file is missing, broken or such a link, tensors are not those of the configuration,
+    /// or the system has too little memory ([`Error::Memory`](crate::Error::Memory);
+    /// [`Options::check_memory`]).
     pub fn load(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let dir = ModelDir::open(path.as_ref())?;
-        let tokenizer = Tokenizer::from_file(&dir.tokenizer)?;
-        let vision = VisionConfig::from_json(&dir.config)?;
-        let language = LanguageConfig::from_json(&dir.config)?;
-        if vision.hidden_size != language.hidden_size {
-            let (from, to) = (vision.hidden_size, language.hidden_size);
-            return Err(Error::ModelParts(format!(
-                "vision tokens of {from} values for a decoder of {to}"
-            )));
-        }
-        if tokenizer.special().image as usize >= language.vocab_size {
-            let reason = "tokenizer.json knows more tokens than config.json";
-            return Err(Error::ModelParts(reason.into()));
-        }
-        dir.defaults.view.check()?;
+        let tokenizer = Tokenizer::from_bytes(&dir.tokenizer)?;
+        let (vision, language) = dir.sizes(&tokenizer)?;
         let activations = match options.precision {
             Precision::Auto => Activations::Bf16,
             Precision::F32 => Activations::F32,
         };
         let checkpoint = Checkpoint::open(&dir.weights)?;
+        let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
         let (encoder, decoder) = checkpoint.build(&Device::Cpu, activations, |loader| {
             let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
             (encoder, Decoder::new(&language, loader))
         })?;
+        // The weights are not touched yet.
+        if options.check_memory {
+            let of = Use {
+                vision: &vision,
+                language: &language,
+                weights: checkpoint.size(),
+                tokenizer: dir.tokenizer.len(),
+                threads,
+                views: &memory::views(&options, &dir.defaults),
+                max_tokens: options.read.max_tokens.unwrap_or(dir.defaults.max_tokens),
+            };
+            Needs::new(&of).check()?;
+        }
         let threads = ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or_else(|| Cores::detect().threads()))
+            .num_threads(threads)
             .thread_name(|i| format!("agx-ocr-{i}"))
             .build()?;
         Ok(Self {
@@ -90,7 +101,8 @@ impl Ocr {
         self.weight_bytes
     }
 
-    /// Reads a page from the bytes of an image.
+    /// Reads the page in the bytes of an image; of a document with several, the first, with a
+    /// warning.
     ///
     /// # Errors
     /// When the image cannot be decoded, or reading it fails.
@@ -121,110 +133,94 @@ impl Ocr {
         bytes: &[u8],
         task: &Task,
         options: &ReadOptions,
-        mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
+        on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
-        self.threads
-            .install(|| self.read_page(bytes, task, options, &mut on_event))
-    }
-
-    fn read_page(
-        &self,
-        bytes: &[u8],
-        task: &Task,
-        options: &ReadOptions,
-        on_event: &mut (dyn FnMut(Event<'_>) -> ControlFlow<()> + Send),
-    ) -> Result<Page> {
-        let started = Instant::now();
-        // What cannot work is found before the work.
-        let prompt = task.prompt()?;
-        prompt_ids(&self.tokenizer, &prompt, 0)?;
-        options.sampling.check()?;
-        let decoded = input::decode(bytes, &self.options.limits, options.alpha)?;
-        let bands = self.prepare(&decoded, options)?;
-        let (width, height) = decoded.image.dimensions();
-        let mut stats = Stats {
-            preprocess_ms: milliseconds(started),
-            ..Stats::default()
-        };
-        let mut stopped = on_event(Event::Image {
-            width,
-            height,
-            bands: bands.len(),
-        })
-        .is_break();
-
-        let mut counts = TokenCounts::default();
-        let total: usize = bands.iter().map(Prepared::count).sum();
-        let mut readings: Vec<BandReading> = Vec::new();
-        for band in &bands {
-            if stopped {
-                break;
-            }
-            let mut forward = |event: Event<'_>| {
-                // Bands count for themselves; the page's listener sees one count.
-                let flow = on_event(match event {
-                    Event::View { done, .. } => Event::View {
-                        done: counts.views + done,
-                        total,
-                    },
-                    Event::Token { text, count } => Event::Token {
-                        text,
-                        count: counts.generated + count,
-                    },
-                    other => other,
-                });
-                stopped |= flow.is_break();
-                flow
-            };
-            let reading = self.read_band(band, task, &prompt, options, &mut stats, &mut forward)?;
-            counts.views += band.count();
-            counts.prompt += reading.prompt_tokens;
-            counts.generated += reading.log_probabilities.len();
-            readings.push(reading);
+        let document = Document::open(bytes, &self.options.limits)?;
+        let mut page = self.read_page(&document, 1, task, options, on_event)?;
+        let pages = document.pages();
+        if pages > 1 {
+            let warning = format!("The document has {pages} pages: only the first was read.");
+            page.warnings.insert(0, warning);
         }
-        // The first token of an answer is the prefill's.
-        let decoded_tokens = counts.generated.saturating_sub(readings.len());
-        if stats.decode_ms > 0.0 {
-            let rate = decoded_tokens as f64 / stats.decode_ms * 1e3;
-            stats.tokens_per_second = (rate * 10.0).round() / 10.0;
-        }
-        let mut page = BandReading::join(readings, (width, height), stopped);
-        page.model = self.name.clone();
-        page.task = task.name();
-        page.tokens = counts;
-        page.stats = stats;
-        page.warnings.splice(0..0, decoded.warnings);
         Ok(page)
     }
 
-    /// The page's bands with their views.
-    fn prepare(&self, decoded: &DecodedImage, options: &ReadOptions) -> Result<Vec<Prepared>> {
-        let view = options.mode.view().unwrap_or(self.defaults.view);
-        view.check()?;
-        let split = match (options.split, options.mode.view()) {
-            (Split::Auto, None) => self.defaults.split,
-            (Split::Auto, Some(_)) => Split::None,
-            (split, _) => split,
+    /// Reads all pages of a document, one after the other, as the iterator is asked for them. A
+    /// page that fails does not take the others with it.
+    ///
+    /// ```no_run
+    /// # use agx_ocr_pipeline::{Ocr, Options, Task, input::{Document, Limits}};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ocr = Ocr::load("models/deepseek-ocr", Options::default())?;
+    /// let document = Document::open(std::fs::read("contract.pdf")?, &Limits::default())?;
+    /// for (number, page) in (1..).zip(ocr.read_pages(&document, &Task::Markdown)) {
+    ///     match page {
+    ///         Ok(page) => println!("{}", page.text),
+    ///         Err(error) => eprintln!("page {number}: {error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_pages<'a>(
+        &'a self,
+        document: &'a Document,
+        task: &'a Task,
+    ) -> impl Iterator<Item = Result<Page>> + 'a {
+        let read = move |number| {
+            let options = &self.options.read;
+            let on_event = |_: Event<'_>| ControlFlow::Continue(());
+            self.read_page(document, number, task, options, on_event)
         };
-        let image = &decoded.image;
-        if split != Split::Bands {
-            return Ok(vec![Prepared {
-                origin: (0, 0),
-                size: image.dimensions(),
-                views: views::prepare(image, &view)?,
-            }]);
-        }
-        let prepare = |band: bands::Band| {
-            Ok(Prepared {
-                origin: (band.left, band.top),
-                size: (band.width(), band.height()),
-                views: views::prepare(&band.crop(image), &view)?,
-            })
-        };
-        bands::split(image, view.global_size())
-            .into_iter()
-            .map(prepare)
-            .collect()
+        (1..=document.pages()).map(read)
+    }
+
+    /// Reads one page of a document, counted from 1.
+    ///
+    /// # Errors
+    /// As [`Ocr::read_with`], and when there is no such page.
+    pub fn read_page(
+        &self,
+        document: &Document,
+        number: usize,
+        task: &Task,
+        options: &ReadOptions,
+        on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
+    ) -> Result<Page> {
+        let decoded = document.page(number, &options.rendering)?;
+        self.read_decoded(&decoded, task, options, on_event)
+    }
+
+    /// Reads a page of a document that is decoded already.
+    ///
+    /// # Errors
+    /// As [`Ocr::read_with`].
+    pub fn read_decoded(
+        &self,
+        decoded: &DecodedImage,
+        task: &Task,
+        options: &ReadOptions,
+        on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
+    ) -> Result<Page> {
+        let mut page = self.read_image(&decoded.image, task, options, on_event)?;
+        page.stats.preprocess_ms += decoded.decode_ms;
+        page.warnings.splice(0..0, decoded.warnings.iter().cloned());
+        Ok(page)
+    }
+
+    /// Reads an upright image.
+    ///
+    /// # Errors
+    /// As [`Ocr::read_with`].
+    pub fn read_image(
+        &self,
+        image: &RgbImage,
+        task: &Task,
+        options: &ReadOptions,
+        mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
+    ) -> Result<Page> {
+        self.threads
+            .install(|| self.read_upright(image, task, options, &mut on_event))
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a caller can choose.
 
-use crate::input::{Alpha, Limits};
+use crate::input::{Limits, Rendering};
 use agx_ocr_language::Sampling;
 use agx_ocr_vision::views::ViewMode;
-use std::str::FromStr;
+use std::{fmt, str::FromStr, time::Duration};
 
 /// Choices that hold for a loaded model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// The arithmetic.
@@ -17,10 +17,26 @@ pub struct Options {
     pub limits: Limits,
     /// What [`Ocr::read`](crate::Ocr::read) does where nothing else is said.
     pub read: ReadOptions,
+    /// Refuse to load a model that needs more memory than the system has to give
+    /// ([`Error::Memory`](crate::Error::Memory)). Only Linux says what it has; elsewhere nothing is
+    /// checked.
+    pub check_memory: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            precision: Precision::default(),
+            threads: None,
+            limits: Limits::default(),
+            read: ReadOptions::default(),
+            check_memory: true,
+        }
+    }
 }
 
 /// Choices for one page.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReadOptions {
     /// The views that the model sees.
@@ -31,12 +47,42 @@ pub struct ReadOptions {
     pub max_tokens: Option<usize>,
     /// The guard against repetition.
     pub no_repeat_ngram: Repetition,
+    /// Tokens that the guard allows at any time in a window, as they stand in tokenizer.json;
+    /// `None` for `<td>` and `</td>`.
+    pub ngram_whitelist: Option<Vec<String>>,
+    /// End an answer that goes round in circles all the same
+    /// ([`StopCycles`](agx_ocr_language::StopCycles)), with
+    /// [`FinishReason::Repetition`](crate::FinishReason::Repetition).
+    pub stop_cycles: bool,
+    /// Read a page once more with these views where its answer went round in circles.
+    pub retry_mode: Option<Mode>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Keep special tokens and grounding markup in the text.
     pub special: bool,
-    /// What becomes of transparency.
-    pub alpha: Alpha,
+    /// How a page of a document becomes an image.
+    pub rendering: Rendering,
+    /// Most time for the page. What was read by then is the page, with
+    /// [`FinishReason::Timeout`](crate::FinishReason::Timeout).
+    pub time: Option<Duration>,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            split: Split::default(),
+            max_tokens: None,
+            no_repeat_ngram: Repetition::default(),
+            ngram_whitelist: None,
+            stop_cycles: true,
+            retry_mode: None,
+            sampling: Sampling::default(),
+            special: false,
+            rendering: Rendering::default(),
+            time: None,
+        }
+    }
 }
 
 /// The arithmetic of products.
@@ -110,13 +156,27 @@ pub enum Repetition {
     /// No guard.
     Off,
     /// No n-gram of `size` tokens twice among the last `window` tokens of the answer; without a
-    /// window, in prompt and answer together. `<td>` and `</td>` are always allowed in a window.
+    /// window, in prompt and answer together.
     Ngram {
         /// Length of the n-grams.
         size: usize,
         /// Where they are looked for.
         window: Option<usize>,
     },
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tiny => "tiny",
+            Self::Small => "small",
+            Self::Base => "base",
+            Self::Large => "large",
+            Self::Gundam => "gundam",
+            Self::Custom(_) => "custom",
+        })
+    }
 }
 
 macro_rules! names {

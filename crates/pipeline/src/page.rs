@@ -2,9 +2,11 @@
 
 use agx_ocr_language::FinishReason;
 use serde::Serialize;
+use std::{iter::Sum, ops::Add};
 
 /// A page as the model read it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Page {
     /// The text, in reading order.
@@ -36,6 +38,7 @@ pub struct Page {
 
 /// A part of a page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Region {
     /// Its text.
@@ -51,6 +54,7 @@ pub struct Region {
 
 /// Tokens of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct TokenCounts {
     /// Views of the page that were encoded.
@@ -64,6 +68,7 @@ pub struct TokenCounts {
 /// Time that a page took, in milliseconds, and the work that it needed. [`Stats::stages`] holds
 /// them beside the limits of a [`Machine`](crate::Machine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Stats {
     /// Decoding the image and making its views.
@@ -82,9 +87,64 @@ pub struct Stats {
     pub prefill_multiply_adds: u64,
     /// Bytes of weights, keys and values that had to be read in `decode_ms`.
     pub decode_bytes: u64,
-    /// Tokens that `decode_ms` was spent on: all but the answers' first, and those that ended the
-    /// answers.
+    /// Tokens that `decode_ms` was spent on: all but the answers' first, with those that ended the
+    /// answers or were cut off.
     pub decoded_tokens: u64,
+}
+
+impl Default for Page {
+    /// A page of no size, on which there is nothing.
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            regions: Vec::new(),
+            model: String::new(),
+            task: "",
+            width: 0,
+            height: 0,
+            confidence: 0.0,
+            finish_reason: FinishReason::Stop,
+            tokens: TokenCounts::default(),
+            warnings: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+}
+
+impl Add for Stats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            preprocess_ms: self.preprocess_ms + other.preprocess_ms,
+            vision_ms: self.vision_ms + other.vision_ms,
+            prefill_ms: self.prefill_ms + other.prefill_ms,
+            decode_ms: self.decode_ms + other.decode_ms,
+            tokens_per_second: 0.0,
+            vision_multiply_adds: self.vision_multiply_adds + other.vision_multiply_adds,
+            prefill_multiply_adds: self.prefill_multiply_adds + other.prefill_multiply_adds,
+            decode_bytes: self.decode_bytes + other.decode_bytes,
+            decoded_tokens: self.decoded_tokens + other.decoded_tokens,
+        }
+        .with_rate()
+    }
+}
+
+impl Sum for Stats {
+    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
+        stats.fold(Self::default(), Self::add)
+    }
+}
+
+impl Stats {
+    /// With the rate that the times give, to one decimal.
+    pub(crate) fn with_rate(mut self) -> Self {
+        if self.decode_ms > 0.0 {
+            let rate = self.decoded_tokens as f64 / self.decode_ms * 1e3;
+            self.tokens_per_second = (rate * 10.0).round() / 10.0;
+        }
+        self
+    }
 }
 
 /// What happens while a page is read.

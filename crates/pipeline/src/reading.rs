@@ -1,321 +1,287 @@
-//! One band of a page: from its views to text and regions, and bands put together.
+//! One page: from its upright image to text and regions, band by band.
 
 use crate::{
-    Event, FinishReason, Ocr, Page, ReadOptions, Region, Repetition, Result, Stats,
-    ocr::milliseconds, page::TokenCounts,
+    Error, Event, FinishReason, Ocr, Page, ReadOptions, Result, Split, Stats,
+    band::{BandReading, Prepared, confidence},
+    ocr::milliseconds,
+    page::TokenCounts,
+    until::Until,
 };
-use agx_ocr_backend::Unobserved;
-use agx_ocr_language::{Answer, GenerateOptions, NgramScope, NoRepeatNgram, Prompt};
-use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
-use agx_ocr_vision::{VisionConfig, views::Views};
-use std::{
-    ops::{ControlFlow, Range},
-    time::Instant,
-};
+use agx_ocr_text::{Task, prompt_ids};
+use agx_ocr_vision::{bands, views};
+use image::RgbImage;
+use std::{ops::ControlFlow, time::Instant};
 
-/// What stands in markdown for a figure whose picture is not kept.
-const FIGURE: &str = "<!-- figure -->\n";
-/// Warnings about markup that a page repeats.
-const MARKUP_WARNINGS: usize = 10;
-
-/// A part of a page and its views.
-pub(crate) struct Prepared {
-    /// Where its left upper corner lies on the page.
-    pub origin: (u32, u32),
-    /// Its width and height.
-    pub size: (u32, u32),
-    pub views: Views,
-}
-
-impl Prepared {
-    /// The number of views.
-    pub(crate) fn count(&self) -> usize {
-        1 + self
-            .views
-            .tiles
-            .as_ref()
-            .map_or(0, |tiles| tiles.images.len())
-    }
-
-    /// Multiply-adds that encoding the views takes.
-    fn multiply_adds(&self, encoder: &VisionConfig) -> u64 {
-        let tiles = self.views.tiles.iter().flat_map(|tiles| &tiles.images);
-        let views = tiles.chain([&self.views.global]);
-        views.map(|view| encoder.multiply_adds(view.width())).sum()
-    }
-}
-
-/// What the model read in a band.
-pub(crate) struct BandReading {
-    pub text: String,
-    pub regions: Vec<Region>,
-    pub prompt_tokens: usize,
-    pub log_probabilities: Vec<f32>,
-    pub finish_reason: FinishReason,
-    pub warnings: Vec<String>,
-}
+type OnEvent<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
 
 impl Ocr {
-    pub(crate) fn read_band(
+    /// Reads a page, and once more in another mode where that is asked for and of use.
+    pub(crate) fn read_upright(
         &self,
-        band: &Prepared,
+        image: &RgbImage,
         task: &Task,
-        prompt: &str,
         options: &ReadOptions,
-        stats: &mut Stats,
-        on_event: &mut (dyn FnMut(Event<'_>) -> ControlFlow<()> + Send),
-    ) -> Result<BandReading> {
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Page> {
+        let until = Until::new(options.time);
+        let page = self.read_once(image, task, options, &until, on_event)?;
+        let repeats = page.finish_reason == FinishReason::Repetition;
+        let Some(mode) = options.retry_mode.filter(|_| repeats) else {
+            return Ok(page);
+        };
+        let again = ReadOptions {
+            mode,
+            ..options.clone()
+        };
+        // The first reading stands, whatever becomes of the second.
+        let second = self.read_once(image, task, &again, &until, on_event).ok();
+        Ok(page.or_rather(second, &format!("in mode {mode}")))
+    }
+
+    fn read_once(
+        &self,
+        image: &RgbImage,
+        task: &Task,
+        options: &ReadOptions,
+        until: &Until,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Page> {
         let started = Instant::now();
-        let vision = self
-            .encoder
-            .encode(&band.views, &Unobserved, &mut |done, total| {
-                // A view cannot be left half way: the answer then stops at its first token.
-                let _ = on_event(Event::View { done, total });
-            })?;
-        stats.vision_ms += milliseconds(started);
-        stats.vision_multiply_adds += band.multiply_adds(&self.vision);
-
-        let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
-        let prompt = prompt_ids(&self.tokenizer, prompt, rows)?;
-        let _ = on_event(Event::Prefill {
-            tokens: prompt.ids.len(),
-        });
-        let mut stream = self.tokenizer.stream(Special::Skip);
-        let (started, mut first_token) = (Instant::now(), None);
-        let mut count = 0;
-        let answer = self.decoder.generate(
-            &Prompt {
-                ids: &prompt.ids,
-                image: prompt.image.clone(),
-                vision: &vision,
-            },
-            &self.generate_options(options),
-            &Unobserved,
-            &mut |id, _| {
-                first_token.get_or_insert_with(|| milliseconds(started));
-                count += 1;
-                let text = stream.push(id).unwrap_or_default();
-                on_event(Event::Token { text: &text, count })
-            },
-        )?;
-        let total = milliseconds(started);
-        let prefill = first_token.unwrap_or(total);
-        stats.prefill_ms += prefill;
-        stats.decode_ms += total - prefill;
-        let (decoder, positions) = (self.decoder.config(), prompt.ids.len());
-        stats.prefill_multiply_adds += decoder.prefill_multiply_adds(positions);
-        let steps = decode_steps(&answer);
-        let bytes = (1..=steps).map(|i| decoder.decode_bytes(positions + i));
-        stats.decode_bytes += bytes.sum::<u64>();
-        stats.decoded_tokens += steps as u64;
-
-        let decoded = self.tokenizer.decode_spans(&answer.ids);
-        let markup = agx_ocr_text::parse(&decoded.text);
-        let style = task
-            .markup_style()
-            .unwrap_or_else(|| markup.style(&decoded.text));
-        let text = if options.special {
-            decoded.text.trim().to_owned()
-        } else {
-            render(&decoded.text, &markup, style)
+        // What cannot work is found before the work.
+        prompt_ids(&self.tokenizer, &task.prompt()?, 0)?;
+        options.sampling.check()?;
+        let bands = self.prepare(image, options)?;
+        let (width, height) = image.dimensions();
+        let mut stats = Stats {
+            preprocess_ms: milliseconds(started),
+            ..Stats::default()
         };
-        let confidence = |ids: Range<usize>| confidence(&answer.log_probabilities[ids]);
-        let mut regions = regions(band, &decoded, &markup, style, &confidence);
-        if regions.is_empty() && !text.is_empty() {
-            regions.push(Region {
-                text: text.clone(),
-                label: None,
-                confidence: confidence(0..answer.ids.len()),
-                bbox: on_page(band, [0, 0, band.size.0, band.size.1]),
-            });
-        }
-        Ok(BandReading {
-            text,
-            regions,
-            prompt_tokens: prompt.ids.len(),
-            log_probabilities: answer.log_probabilities,
-            finish_reason: answer.finish_reason,
-            warnings: markup
-                .warnings
-                .iter()
-                .take(MARKUP_WARNINGS)
-                .map(ToString::to_string)
-                .collect(),
-        })
-    }
-
-    fn generate_options(&self, options: &ReadOptions) -> GenerateOptions {
-        let special = self.tokenizer.special();
-        let max_tokens = options.max_tokens.unwrap_or(self.defaults.max_tokens);
-        let mut generate = GenerateOptions::new(special.eos, max_tokens);
-        generate.sampling = options.sampling;
-        let repetition = match options.no_repeat_ngram {
-            Repetition::Auto => self.defaults.repetition,
-            chosen => chosen,
-        };
-        if let Repetition::Ngram { size, window } = repetition {
-            generate.no_repeat_ngram = Some(NoRepeatNgram {
-                size,
-                scope: window.map_or(NgramScope::All, NgramScope::Window),
-                // Cells of a table repeat lawfully; the reference knows this for windows only.
-                whitelist: match window {
-                    Some(_) => [special.td, special.td_end].into_iter().flatten().collect(),
-                    None => Vec::new(),
-                },
-            });
-        }
-        generate
-    }
-}
-
-impl BandReading {
-    /// The page that the bands make up, from top to bottom.
-    pub(crate) fn join(bands: Vec<Self>, (width, height): (u32, u32), stopped: bool) -> Page {
-        let cut = bands
-            .iter()
-            .any(|band| band.finish_reason == FinishReason::Length);
-        let finish_reason = match (stopped, cut) {
-            (true, _) => FinishReason::Cancelled,
-            (false, true) => FinishReason::Length,
-            (false, false) => FinishReason::Stop,
-        };
-        let all: Vec<f32> = bands
-            .iter()
-            .flat_map(|band| &band.log_probabilities)
-            .copied()
-            .collect();
-        let mut texts = Vec::new();
-        let (mut regions, mut warnings) = (Vec::new(), Vec::new());
-        for band in bands {
-            if !band.text.is_empty() {
-                texts.push(band.text);
+        let mut tell = |event: Event<'_>| {
+            if on_event(event).is_break() {
+                until.cancel();
             }
-            regions.extend(band.regions);
-            warnings.extend(band.warnings);
-        }
-        if cut {
-            warnings
-                .push("the text was cut at the largest number of tokens (max_tokens); the page may hold more"
-                    .into());
-        }
-        Page {
-            text: texts.join("\n"),
-            regions,
-            model: String::new(),
-            task: "",
+        };
+        tell(Event::Image {
             width,
             height,
-            confidence: confidence(&all),
-            finish_reason,
-            tokens: TokenCounts::default(),
-            warnings,
-            stats: Stats::default(),
-        }
-    }
-}
+            bands: bands.len(),
+        });
 
-/// Tokens that took a step of the decoder of their own. The prompt's step gives the first token;
-/// the token that ends an answer is not in it.
-fn decode_steps(answer: &Answer) -> usize {
-    match answer.finish_reason {
-        FinishReason::Stop => answer.ids.len(),
-        _ => answer.ids.len().saturating_sub(1),
-    }
-}
-
-/// The text without markup.
-fn render(text: &str, markup: &Markup, style: MarkupStyle) -> String {
-    if markup.entries.is_empty() {
-        return agx_ocr_text::clean(text);
-    }
-    match style {
-        MarkupStyle::Lines => agx_ocr_text::clean(&agx_ocr_text::lines(text, markup)),
-        MarkupStyle::Layout => {
-            let text = agx_ocr_text::markdown(text, markup, |_, _| FIGURE.into());
-            agx_ocr_text::clean(&agx_ocr_text::collapse_blank_lines(&text))
-        }
-    }
-}
-
-/// A region for each box. The text of an entry that follows its markup goes to its first box.
-fn regions(
-    band: &Prepared,
-    decoded: &Decoded,
-    markup: &Markup,
-    style: MarkupStyle,
-    confidence: &dyn Fn(Range<usize>) -> f32,
-) -> Vec<Region> {
-    let mut regions = Vec::new();
-    for entry in &markup.entries {
-        let (text, label, span) = match style {
-            MarkupStyle::Lines => (
-                entry.label.trim().to_owned(),
-                None,
-                entry.label_span.clone(),
-            ),
-            MarkupStyle::Layout => {
-                let content = agx_ocr_text::clean(&decoded.text[entry.content.clone()]);
-                let span = if content.is_empty() {
-                    &entry.span
-                } else {
-                    &entry.content
-                };
-                (content, Some(entry.label.clone()), span.clone())
+        let mut counts = TokenCounts::default();
+        let total: usize = bands.iter().map(Prepared::count).sum();
+        let mut readings: Vec<BandReading> = Vec::new();
+        for band in &bands {
+            if until.stopped().is_some() {
+                break;
             }
+            // Bands count for themselves; the page's listener sees one count.
+            let mut forward = |event: Event<'_>| {
+                tell(match event {
+                    Event::View { done, .. } => Event::View {
+                        done: counts.views + done,
+                        total,
+                    },
+                    Event::Token { text, count } => Event::Token {
+                        text,
+                        count: counts.generated + count,
+                    },
+                    other => other,
+                });
+            };
+            let reading = self.read_band(band, task, options, until, &mut stats, &mut forward)?;
+            counts.views += band.count();
+            counts.prompt += reading.prompt_tokens;
+            counts.generated += reading.log_probabilities.len();
+            readings.push(reading);
+        }
+        let stopped = until.stopped().filter(|_| {
+            // An answer that ended as the time did is whole.
+            let whole = |band: &BandReading| band.finish_reason == FinishReason::Stop;
+            readings.len() < bands.len() || !readings.iter().all(whole)
+        });
+        if stopped == Some(FinishReason::Timeout) && counts.generated == 0 {
+            return Err(Error::Timeout(options.time.unwrap_or_default()));
+        }
+        let mut page = join(readings, stopped);
+        (page.width, page.height) = (width, height);
+        page.model = self.name().to_owned();
+        page.task = task.name();
+        page.tokens = counts;
+        page.stats = stats.with_rate();
+        Ok(page)
+    }
+
+    /// The page's bands with their views.
+    fn prepare(&self, image: &RgbImage, options: &ReadOptions) -> Result<Vec<Prepared>> {
+        let view = options.mode.view().unwrap_or(self.defaults.view);
+        view.check()?;
+        let split = match (options.split, options.mode.view()) {
+            (Split::Auto, None) => self.defaults.split,
+            (Split::Auto, Some(_)) => Split::None,
+            (split, _) => split,
         };
-        let confidence = confidence(decoded.ids_of(span));
-        for (i, place) in entry.boxes.iter().enumerate() {
-            let follows = style == MarkupStyle::Layout && i > 0;
-            regions.push(Region {
-                text: if follows { String::new() } else { text.clone() },
-                label: label.clone(),
-                confidence,
-                bbox: on_page(band, place.to_pixels(band.size.0, band.size.1)),
-            });
+        if split != Split::Bands {
+            return Ok(vec![Prepared {
+                origin: (0, 0),
+                size: image.dimensions(),
+                views: views::prepare(image, &view)?,
+            }]);
+        }
+        let prepare = |band: bands::Band| {
+            Ok(Prepared {
+                origin: (band.left, band.top),
+                size: (band.width(), band.height()),
+                views: views::prepare(&band.crop(image), &view)?,
+            })
+        };
+        bands::split(image, view.global_size())
+            .into_iter()
+            .map(prepare)
+            .collect()
+    }
+}
+
+/// The page that bands make up, from top to bottom. Sizes, names and counts are still to be
+/// filled in.
+fn join(bands: Vec<BandReading>, stopped: Option<FinishReason>) -> Page {
+    let any = |reason| bands.iter().any(|band| band.finish_reason == reason);
+    let reasons = [FinishReason::Repetition, FinishReason::Length];
+    let reason = reasons.into_iter().find(|reason| any(*reason));
+    let cut = any(FinishReason::Length);
+    let all: Vec<f32> = bands
+        .iter()
+        .flat_map(|band| &band.log_probabilities)
+        .copied()
+        .collect();
+    let mut page = Page {
+        confidence: confidence(&all),
+        finish_reason: stopped.or(reason).unwrap_or(FinishReason::Stop),
+        ..Page::default()
+    };
+    let mut texts = Vec::new();
+    let mut trimmed = None;
+    for band in bands {
+        if !band.text.is_empty() {
+            texts.push(band.text);
+        }
+        page.regions.extend(band.regions);
+        page.warnings.extend(band.warnings);
+        if let Some(repeated) = band.repetition {
+            *trimmed.get_or_insert(0) += repeated.trimmed;
         }
     }
-    regions
-}
-
-/// Pixels of a band as pixels of the page.
-fn on_page(band: &Prepared, [x0, y0, x1, y1]: [u32; 4]) -> [u32; 4] {
-    let (left, top) = band.origin;
-    [left + x0, top + y0, left + x1, top + y1]
-}
-
-/// The geometric mean of probabilities, given their logarithms; 0 of none.
-fn confidence(log_probabilities: &[f32]) -> f32 {
-    if log_probabilities.is_empty() {
-        return 0.0;
+    page.text = texts.join("\n");
+    if let Some(tokens) = trimmed {
+        page.warnings.push(format!(
+            "The model began to repeat itself: {tokens} tokens were cut off. The page may hold more."
+        ));
     }
-    let sum: f64 = log_probabilities.iter().map(|p| f64::from(*p)).sum();
-    (sum / log_probabilities.len() as f64).exp() as f32
+    if cut {
+        page.warnings.push(
+            "The text was cut at the largest number of tokens (max_tokens). The page may hold more."
+                .into(),
+        );
+    }
+    if stopped == Some(FinishReason::Timeout) {
+        page.warnings
+            .push("The time ran out while the page was read. It may hold more.".into());
+    }
+    page
+}
+
+impl Page {
+    /// This page, which repeats itself, or a `second` reading that is better; with the cost of
+    /// both.
+    fn or_rather(mut self, second: Option<Self>, how: &str) -> Self {
+        let Some(mut second) = second else {
+            self.warnings
+                .push(format!("The page could not be read again {how}."));
+            return self;
+        };
+        let stats = self.stats + second.stats;
+        let whole = matches!(
+            second.finish_reason,
+            FinishReason::Stop | FinishReason::Length
+        );
+        let mut page = if whole {
+            let warning = format!("The model repeated itself, and the page was read again {how}.");
+            second.warnings.insert(0, warning);
+            second
+        } else {
+            self.warnings
+                .push(format!("Reading the page again {how} was no better."));
+            self
+        };
+        page.stats = stats;
+        page
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn confidence_is_the_geometric_mean() {
-        assert_eq!(confidence(&[]), 0.0);
-        assert!((confidence(&[0.25_f32.ln(), 1.0_f32.ln()]) - 0.5).abs() < 1e-6);
+    fn band(text: &str, finish_reason: FinishReason) -> BandReading {
+        BandReading {
+            text: text.into(),
+            regions: Vec::new(),
+            prompt_tokens: 3,
+            log_probabilities: vec![0.5_f32.ln(); 2],
+            finish_reason,
+            repetition: None,
+            warnings: vec!["markup".into()],
+        }
+    }
+
+    fn page(text: &str, finish_reason: FinishReason) -> Page {
+        join(vec![band(text, finish_reason)], None)
     }
 
     #[test]
-    fn the_end_takes_a_step_and_the_first_token_none() {
-        for (tokens, finish_reason, steps) in [
-            (5, FinishReason::Stop, 5),
-            (5, FinishReason::Length, 4),
-            (1, FinishReason::Cancelled, 0),
-            (0, FinishReason::Stop, 0),
-        ] {
-            let answer = Answer {
-                ids: vec![7; tokens],
-                log_probabilities: vec![0.0; tokens],
-                finish_reason,
-            };
-            assert_eq!(decode_steps(&answer), steps);
-        }
+    fn the_gravest_reason_is_the_pages() {
+        use FinishReason::{Cancelled, Length, Repetition, Stop, Timeout};
+        let reason = |bands: &[FinishReason], stopped| {
+            let bands = bands.iter().map(|reason| band("a", *reason)).collect();
+            join(bands, stopped).finish_reason
+        };
+        assert_eq!(reason(&[Stop, Stop], None), Stop);
+        assert_eq!(reason(&[Stop, Length], None), Length);
+        assert_eq!(reason(&[Length, Repetition, Stop], None), Repetition);
+        assert_eq!(reason(&[Repetition], Some(Timeout)), Timeout);
+        assert_eq!(reason(&[], Some(Cancelled)), Cancelled);
+    }
+
+    #[test]
+    fn bands_are_joined_in_order() {
+        let stop = FinishReason::Stop;
+        let page = join(vec![band("a", stop), band("", stop), band("b", stop)], None);
+        assert_eq!(page.text, "a\nb");
+        assert_eq!(page.warnings.len(), 3);
+        assert!((page.confidence - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_second_reading_is_taken_where_it_is_better() {
+        let first = || page("aaa", FinishReason::Repetition);
+        let better = first().or_rather(Some(page("b", FinishReason::Stop)), "in mode base");
+        assert_eq!(better.text, "b");
+        assert!(better.warnings[0].contains("read again in mode base"));
+
+        let no_better = first().or_rather(Some(page("bbb", FinishReason::Repetition)), "so");
+        assert_eq!(no_better.text, "aaa");
+        assert_eq!(no_better.finish_reason, FinishReason::Repetition);
+        assert!(no_better.warnings.last().unwrap().contains("no better"));
+        assert_eq!(first().or_rather(None, "so").text, "aaa");
+    }
+
+    #[test]
+    fn both_readings_are_counted() {
+        let with_cost = |vision_ms| {
+            let mut page = page("a", FinishReason::Repetition);
+            page.stats.vision_ms = vision_ms;
+            page
+        };
+        let page = with_cost(1.0).or_rather(Some(with_cost(2.0)), "so");
+        assert_eq!(page.stats.vision_ms, 3.0);
     }
 }

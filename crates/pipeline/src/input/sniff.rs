@@ -1,7 +1,5 @@
 //! What bytes are, by their content.
 
-use std::borrow::Cow;
-
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -27,6 +25,8 @@ pub enum Format {
     Gif,
     /// The portable anymap family: PBM, PGM, PPM, PAM.
     Pnm,
+    /// Portable Document Format.
+    Pdf,
 }
 
 impl Format {
@@ -61,17 +61,21 @@ impl Format {
             {
                 Self::Pnm
             }
+            // Other bytes may lie before the header, but not before an image's.
+            _ if excerpt(bytes).windows(5).any(|five| five == b"%PDF-") => Self::Pdf,
             _ => return None,
         })
     }
 
     /// The media type, such as `image/png`.
     pub fn media_type(self) -> &'static str {
-        self.decoder().to_mime_type()
+        self.decoder()
+            .map_or("application/pdf", |decoder| decoder.to_mime_type())
     }
 
-    pub(super) fn decoder(self) -> ImageFormat {
-        match self {
+    /// The decoder of an image; a PDF is none.
+    pub(super) fn decoder(self) -> Option<ImageFormat> {
+        Some(match self {
             Self::Png => ImageFormat::Png,
             Self::Jpeg => ImageFormat::Jpeg,
             Self::WebP => ImageFormat::WebP,
@@ -79,7 +83,8 @@ impl Format {
             Self::Bmp => ImageFormat::Bmp,
             Self::Gif => ImageFormat::Gif,
             Self::Pnm => ImageFormat::Pnm,
-        }
+            Self::Pdf => return None,
+        })
     }
 }
 
@@ -93,6 +98,7 @@ impl std::fmt::Display for Format {
             Self::Bmp => "BMP",
             Self::Gif => "GIF",
             Self::Pnm => "PNM",
+            Self::Pdf => "PDF",
         })
     }
 }
@@ -100,20 +106,20 @@ impl std::fmt::Display for Format {
 /// The bytes behind base64 text or a `data:` URI; other bytes as they are.
 ///
 /// Bare text is taken for base64 only if all of it is of the standard alphabet (and white space),
-/// and an image comes out.
-pub(super) fn without_base64(bytes: &[u8]) -> Result<Cow<'_, [u8]>, InputError> {
+/// and an image or a PDF comes out.
+pub(super) fn without_base64(bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
     let text = bytes.trim_ascii();
     if text
         .get(..5)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"data:"))
     {
-        return data_uri(text).map(Cow::Owned);
+        return data_uri(text);
     }
-    if Format::of(bytes).is_some() {
-        return Ok(Cow::Borrowed(bytes));
+    if Format::of(&bytes).is_some() {
+        return Ok(bytes);
     }
     let image = base64(text).filter(|image| Format::of(image).is_some());
-    Ok(image.map_or(Cow::Borrowed(bytes), Cow::Owned))
+    Ok(image.unwrap_or(bytes))
 }
 
 fn data_uri(uri: &[u8]) -> Result<Vec<u8>, InputError> {
@@ -147,10 +153,14 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     ENGINE.decode(letters).ok()
 }
 
+/// The first bytes, where a PDF's header must lie.
+fn excerpt(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(1024)]
+}
+
 /// Names what is not an image that can be read.
 pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
-    const BEGINNINGS: [(&[u8], &str); 11] = [
-        (b"%PDF-", "a PDF, which is not supported in this version"),
+    const BEGINNINGS: [(&[u8], &str); 10] = [
         (b"%!PS", "PostScript"),
         (b"PK\x03\x04", "a ZIP archive or an office document"),
         (b"\x1f\x8b", "gzip data"),
@@ -179,11 +189,7 @@ pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
     if bytes.iter().all(|&byte| byte == 0) {
         return "zeros";
     }
-    // A PDF may have other bytes before its header.
-    let start = &bytes[..bytes.len().min(1024)];
-    if start.windows(5).any(|window| window == b"%PDF-") {
-        return BEGINNINGS[0].1;
-    }
+    let start = excerpt(bytes);
     let kind = |text: &str| match text.trim_start().to_ascii_lowercase() {
         text if text.starts_with("<!doctype html") || text.starts_with("<html") => "HTML",
         text if text.contains("<svg") => "SVG",

@@ -1,20 +1,19 @@
-//! What the decoders do not tell: further images in a file, and whether a JPEG is whole.
+//! What the decoders do not tell: further frames of an animation, and whether a JPEG is whole.
 //!
 //! The walks below read lengths from the file and trust none: a place outside the data ends them.
 
 use super::Format;
 
-/// Whether a file holds images after the first: pages or frames.
-pub(super) fn has_further_images(format: Format, bytes: &[u8]) -> bool {
+/// Whether an animation has frames after the first.
+pub(super) fn has_further_frames(format: Format, bytes: &[u8]) -> bool {
     let further = match format {
         Format::Gif => gif_has_frames(bytes),
-        Format::Tiff => tiff_has_pages(bytes),
         Format::Png => png_has_frames(bytes),
         // The animation bit of the extended header.
         Format::WebP => bytes
             .get(12..21)
             .map(|head| head.starts_with(b"VP8X") && head[8] & 2 != 0),
-        Format::Jpeg | Format::Bmp | Format::Pnm => None,
+        _ => None,
     };
     further.unwrap_or(false)
 }
@@ -49,30 +48,6 @@ fn gif_has_frames(bytes: &[u8]) -> Option<bool> {
         }
         at += 1;
     }
-}
-
-fn tiff_has_pages(bytes: &[u8]) -> Option<bool> {
-    let little = bytes.starts_with(b"II");
-    let number = |at: usize, length: usize| {
-        let digits = bytes.get(at..at.checked_add(length)?)?.iter();
-        let add = |sum: u64, &digit: &u8| sum << 8 | u64::from(digit);
-        let number = if little {
-            digits.rev().fold(0, add)
-        } else {
-            digits.fold(0, add)
-        };
-        usize::try_from(number).ok()
-    };
-    // BigTIFF has longer fields.
-    let (place, count, entry) = if number(2, 2)? == 43 {
-        (8, 8, 20)
-    } else {
-        (4, 2, 12)
-    };
-    let directory = number(place, place)?;
-    let entries = number(directory, count)?.checked_mul(entry)?;
-    let next = directory.checked_add(count)?.checked_add(entries)?;
-    Some(number(next, place)? != 0)
 }
 
 fn png_has_frames(bytes: &[u8]) -> Option<bool> {

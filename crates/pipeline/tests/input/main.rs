@@ -2,13 +2,15 @@
 //!
 //! `fixtures/inputs` holds files made by Pillow, and what Pillow reads from them.
 
+mod documents;
 mod read;
 mod refused;
+mod tiff;
 
 use std::io::Cursor;
 use std::path::PathBuf;
 
-use agx_ocr_pipeline::input::{Alpha, DecodedImage, InputError, Limits, decode};
+use agx_ocr_pipeline::input::{Alpha, DecodedImage, Document, InputError, Limits, Rendering};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 
 fn inputs() -> PathBuf {
@@ -17,6 +19,13 @@ fn inputs() -> PathBuf {
 
 fn file(name: &str) -> Vec<u8> {
     std::fs::read(inputs().join(name)).unwrap()
+}
+
+/// The first page.
+fn decode(bytes: &[u8], limits: &Limits, alpha: Alpha) -> Result<DecodedImage, InputError> {
+    let mut rendering = Rendering::default();
+    rendering.alpha = alpha;
+    Document::open(bytes, limits)?.page(1, &rendering)
 }
 
 fn read(bytes: &[u8]) -> Result<DecodedImage, InputError> {

@@ -1,12 +1,12 @@
 //! What is refused, and how it is said.
 
-use agx_ocr_pipeline::input::{Alpha, Format, InputError, Limits, decode};
+use agx_ocr_pipeline::input::{Alpha, Format, InputError, Limits};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 
-use crate::{encode, file, inputs, message, read};
+use crate::{decode, encode, file, inputs, message, read};
 
 #[test]
 fn what_is_not_base64_of_an_image_is_text() {
@@ -29,7 +29,7 @@ fn what_is_not_base64_of_an_image_is_text() {
     assert!(message(b"data:image/png,abc").contains("not in base64"));
     assert!(message(b"data:image/png;base64").contains("without data"));
     assert!(message(b"data:image/png;base64,iVB*").contains("broken base64"));
-    assert!(message(b"data:;base64,JVBERi0xLjc=").contains("a PDF"));
+    assert!(message(b"data:;base64,JVBERi0xLjc=").contains("PDF"));
 }
 
 #[test]
@@ -56,14 +56,8 @@ fn too_many_bytes_are_too_large() {
 
 #[test]
 fn other_data_are_named() {
-    let png_later = [&b"junk before\n"[..], b"%PDF-1.7 and more"].concat();
     for (bytes, name) in [
-        (
-            &b"%PDF-1.7\n..."[..],
-            "a PDF, which is not supported in this version",
-        ),
-        (&png_later, "a PDF"),
-        (b"<!DOCTYPE html><html>", "HTML"),
+        (&b"<!DOCTYPE html><html>"[..], "HTML"),
         (b"\n<HTML lang=en>", "HTML"),
         (b"<?xml version='1.0'?><svg>", "SVG"),
         (b"PK\x03\x04....", "a ZIP archive"),

@@ -1,0 +1,313 @@
+//! One band of a page: from its views to text and regions.
+
+use crate::{
+    Error, Event, FinishReason, Ocr, ReadOptions, Region, Repetition, Result, Stats,
+    export::figure::MARK, ocr::milliseconds, until::Until,
+};
+use agx_ocr_language::{
+    Answer, GenerateOptions, NgramScope, NoRepeatNgram, Prompt, Repeated, StopCycles,
+};
+use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
+use agx_ocr_vision::{VisionConfig, views::Views};
+use std::{
+    ops::{ControlFlow, Range},
+    time::Instant,
+};
+
+/// Warnings about markup that a page repeats.
+const MARKUP_WARNINGS: usize = 10;
+
+/// A part of a page and its views.
+pub(crate) struct Prepared {
+    /// Where its left upper corner lies on the page.
+    pub origin: (u32, u32),
+    /// Its width and height.
+    pub size: (u32, u32),
+    pub views: Views,
+}
+
+impl Prepared {
+    /// The number of views.
+    pub(crate) fn count(&self) -> usize {
+        1 + self
+            .views
+            .tiles
+            .as_ref()
+            .map_or(0, |tiles| tiles.images.len())
+    }
+
+    /// Multiply-adds that encoding the views takes.
+    fn multiply_adds(&self, encoder: &VisionConfig) -> u64 {
+        let tiles = self.views.tiles.iter().flat_map(|tiles| &tiles.images);
+        let views = tiles.chain([&self.views.global]);
+        views.map(|view| encoder.multiply_adds(view.width())).sum()
+    }
+}
+
+/// What the model read in a band.
+pub(crate) struct BandReading {
+    pub text: String,
+    pub regions: Vec<Region>,
+    pub prompt_tokens: usize,
+    pub log_probabilities: Vec<f32>,
+    pub finish_reason: FinishReason,
+    pub repetition: Option<Repeated>,
+    pub warnings: Vec<String>,
+}
+
+impl BandReading {
+    /// A band that was left before its first token.
+    fn unread(finish_reason: FinishReason) -> Self {
+        Self {
+            text: String::new(),
+            regions: Vec::new(),
+            prompt_tokens: 0,
+            log_probabilities: Vec::new(),
+            finish_reason,
+            repetition: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Ocr {
+    pub(crate) fn read_band(
+        &self,
+        band: &Prepared,
+        task: &Task,
+        options: &ReadOptions,
+        until: &Until,
+        stats: &mut Stats,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<BandReading> {
+        let read = self.answer(band, task, options, until, stats, on_event);
+        let (answer, prompt_tokens) = match read {
+            Err(error) => {
+                let reason = until.made(&error).ok_or(error)?;
+                return Ok(BandReading::unread(reason));
+            }
+            Ok(answer) => answer,
+        };
+        // The decoding loop does not know why it was told to stop.
+        let finish_reason = match answer.finish_reason {
+            FinishReason::Cancelled => until.stopped().unwrap_or(FinishReason::Cancelled),
+            reason => reason,
+        };
+        let decoded = self.tokenizer.decode_spans(&answer.ids);
+        let markup = agx_ocr_text::parse(&decoded.text);
+        let style = task
+            .markup_style()
+            .unwrap_or_else(|| markup.style(&decoded.text));
+        let text = if options.special {
+            decoded.text.trim().to_owned()
+        } else {
+            render(&decoded.text, &markup, style)
+        };
+        let confidence = |ids: Range<usize>| confidence(&answer.log_probabilities[ids]);
+        let mut regions = regions(band, &decoded, &markup, style, &confidence);
+        if regions.is_empty() && !text.is_empty() {
+            regions.push(Region {
+                text: text.clone(),
+                label: None,
+                confidence: confidence(0..answer.ids.len()),
+                bbox: on_page(band, [0, 0, band.size.0, band.size.1]),
+            });
+        }
+        Ok(BandReading {
+            text,
+            regions,
+            prompt_tokens,
+            log_probabilities: answer.log_probabilities,
+            finish_reason,
+            repetition: answer.repetition,
+            warnings: markup
+                .warnings
+                .iter()
+                .take(MARKUP_WARNINGS)
+                .map(ToString::to_string)
+                .collect(),
+        })
+    }
+
+    /// The model's answer for a band, and the number of tokens of its prompt.
+    fn answer(
+        &self,
+        band: &Prepared,
+        task: &Task,
+        options: &ReadOptions,
+        until: &Until,
+        stats: &mut Stats,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Answer, usize)> {
+        let generate = self.generate_options(options)?;
+        let started = Instant::now();
+        until.keep(false);
+        let mut progress = |done, total| on_event(Event::View { done, total });
+        let vision = self.encoder.encode(&band.views, until, &mut progress)?;
+        stats.vision_ms += milliseconds(started);
+        stats.vision_multiply_adds += band.multiply_adds(&self.vision);
+
+        let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
+        let prompt = prompt_ids(&self.tokenizer, &task.prompt()?, rows)?;
+        let tokens = prompt.ids.len();
+        on_event(Event::Prefill { tokens });
+        let mut stream = self.tokenizer.stream(Special::Skip);
+        let (started, mut first_token) = (Instant::now(), None);
+        let mut answered = Vec::new();
+        let prompt = Prompt {
+            ids: &prompt.ids,
+            image: prompt.image,
+            vision: &vision,
+        };
+        let answer = self
+            .decoder
+            .generate(&prompt, &generate, until, &mut |id, _| {
+                first_token.get_or_insert_with(|| milliseconds(started));
+                until.keep(true);
+                answered.push(id);
+                let text = stream.push(id).unwrap_or_default();
+                on_event(Event::Token {
+                    text: &text,
+                    count: answered.len(),
+                });
+                match until.stopped() {
+                    Some(_) => ControlFlow::Break(()),
+                    None => ControlFlow::Continue(()),
+                }
+            });
+        let answer = answer
+            .map_err(|error| self.locate_damage(error.into(), &band.views, task, &answered))?;
+        let total = milliseconds(started);
+        let prefill = first_token.unwrap_or(total);
+        stats.prefill_ms += prefill;
+        stats.decode_ms += total - prefill;
+        let decoder = self.decoder.config();
+        stats.prefill_multiply_adds += decoder.prefill_multiply_adds(tokens);
+        let bytes = (1..=answer.steps).map(|i| decoder.decode_bytes(tokens + i));
+        stats.decode_bytes += bytes.sum::<u64>();
+        stats.decoded_tokens += answer.steps as u64;
+        Ok((answer, tokens))
+    }
+
+    fn generate_options(&self, options: &ReadOptions) -> Result<GenerateOptions> {
+        let special = self.tokenizer.special();
+        let max_tokens = options.max_tokens.unwrap_or(self.defaults.max_tokens);
+        // Cells of a table repeat lawfully.
+        let whitelist = match &options.ngram_whitelist {
+            None => [special.td, special.td_end].into_iter().flatten().collect(),
+            Some(tokens) => self.ids(tokens)?,
+        };
+        let mut generate = GenerateOptions::new(special.eos, max_tokens);
+        generate.sampling = options.sampling;
+        let repetition = match options.no_repeat_ngram {
+            Repetition::Auto => self.defaults.repetition,
+            chosen => chosen,
+        };
+        if let Repetition::Ngram { size, window } = repetition {
+            generate.no_repeat_ngram = Some(NoRepeatNgram {
+                size,
+                scope: window.map_or(NgramScope::All, NgramScope::Window),
+                // The reference has a whitelist for windows only.
+                whitelist: window.map_or(Vec::new(), |_| whitelist.clone()),
+            });
+        }
+        generate.stop_cycles = options.stop_cycles.then(|| {
+            // Empty rows repeat as lawfully as their cells.
+            let rows = ["<tr>", "</tr>"].map(|token| self.tokenizer.token_id(token));
+            let whitelist = whitelist.into_iter().chain(rows.into_iter().flatten());
+            StopCycles {
+                whitelist: whitelist.collect(),
+            }
+        });
+        Ok(generate)
+    }
+
+    /// The ids of tokens, given as they stand in tokenizer.json.
+    fn ids(&self, tokens: &[String]) -> Result<Vec<u32>> {
+        let id = |token: &String| {
+            let unknown = || Error::Options(format!("the model has no token {token:?}"));
+            self.tokenizer.token_id(token).ok_or_else(unknown)
+        };
+        tokens.iter().map(id).collect()
+    }
+}
+
+/// The text without markup.
+fn render(text: &str, markup: &Markup, style: MarkupStyle) -> String {
+    if markup.entries.is_empty() {
+        return agx_ocr_text::clean(text);
+    }
+    match style {
+        MarkupStyle::Lines => agx_ocr_text::clean(&agx_ocr_text::lines(text, markup)),
+        MarkupStyle::Layout => {
+            let text = agx_ocr_text::markdown(text, markup, |_, _| format!("{MARK}\n"));
+            agx_ocr_text::clean(&agx_ocr_text::collapse_blank_lines(&text))
+        }
+    }
+}
+
+/// A region for each box. The text of an entry that follows its markup goes to its first box.
+fn regions(
+    band: &Prepared,
+    decoded: &Decoded,
+    markup: &Markup,
+    style: MarkupStyle,
+    confidence: &dyn Fn(Range<usize>) -> f32,
+) -> Vec<Region> {
+    let mut regions = Vec::new();
+    for entry in &markup.entries {
+        let (text, label, span) = match style {
+            MarkupStyle::Lines => (
+                entry.label.trim().to_owned(),
+                None,
+                entry.label_span.clone(),
+            ),
+            MarkupStyle::Layout => {
+                let content = agx_ocr_text::clean(&decoded.text[entry.content.clone()]);
+                let span = if content.is_empty() {
+                    &entry.span
+                } else {
+                    &entry.content
+                };
+                (content, Some(entry.label.clone()), span.clone())
+            }
+        };
+        let confidence = confidence(decoded.ids_of(span));
+        for (i, place) in entry.boxes.iter().enumerate() {
+            let follows = style == MarkupStyle::Layout && i > 0;
+            regions.push(Region {
+                text: if follows { String::new() } else { text.clone() },
+                label: label.clone(),
+                confidence,
+                bbox: on_page(band, place.to_pixels(band.size.0, band.size.1)),
+            });
+        }
+    }
+    regions
+}
+
+/// Pixels of a band as pixels of the page.
+fn on_page(band: &Prepared, [x0, y0, x1, y1]: [u32; 4]) -> [u32; 4] {
+    let (left, top) = band.origin;
+    [left + x0, top + y0, left + x1, top + y1]
+}
+
+/// The geometric mean of probabilities, given their logarithms; 0 of none.
+pub(crate) fn confidence(log_probabilities: &[f32]) -> f32 {
+    if log_probabilities.is_empty() {
+        return 0.0;
+    }
+    let sum: f64 = log_probabilities.iter().map(|p| f64::from(*p)).sum();
+    (sum / log_probabilities.len() as f64).exp() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_is_the_geometric_mean() {
+        assert_eq!(confidence(&[]), 0.0);
+        assert!((confidence(&[0.25_f32.ln(), 1.0_f32.ln()]) - 0.5).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,176 @@
+//! Documents of several pages.
+
+use agx_ocr_pipeline::input::{DecodedImage, Document, Format, InputError, Limits, Rendering};
+use image::RgbImage;
+
+use crate::{file, picture};
+
+/// A file of `fixtures/documents`.
+fn document(name: &str) -> Result<Document, InputError> {
+    let bytes = file(&format!("../documents/{name}"));
+    Document::open(bytes, &Limits::default())
+}
+
+fn page(document: &Document, number: usize) -> Result<DecodedImage, InputError> {
+    document.page(number, &Rendering::default())
+}
+
+/// A sample page.
+fn sample(name: &str) -> RgbImage {
+    let bytes = file(&format!("../pages/{name}.png"));
+    image::load_from_memory(&bytes).unwrap().into_rgb8()
+}
+
+/// How far two images are from each other at most, in levels.
+fn difference(a: &RgbImage, b: &RgbImage) -> u8 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let pairs = a.iter().zip(b.iter());
+    pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+const NAMES: [&str; 3] = ["line-fox", "line-total", "line-error"];
+
+#[test]
+fn the_pages_of_a_tiff() {
+    for (name, most) in [("grey.tiff", 0), ("fax.tiff", 127)] {
+        let document = document(name).unwrap();
+        assert_eq!((document.format(), document.pages()), (Format::Tiff, 3));
+        assert!(document.is_paged());
+        for (number, name) in (1..).zip(NAMES) {
+            let page = page(&document, number).unwrap();
+            assert!(difference(&page.image, &sample(name)) <= most);
+            assert!(page.warnings.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_image_is_one_page() {
+    let document = Document::open(file("rgb.png"), &Limits::default()).unwrap();
+    assert_eq!((document.pages(), document.is_paged()), (1, false));
+    for number in [0, 2, usize::MAX] {
+        let error = page(&document, number).unwrap_err();
+        assert!(error.to_string().contains("there is no page"), "{error}");
+    }
+}
+
+#[test]
+fn documents_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&document("grey.tiff").unwrap());
+}
+
+#[cfg(feature = "pdf")]
+mod pdf {
+    use super::*;
+
+    #[test]
+    fn pages_are_drawn_at_144_dots_an_inch() {
+        let document = document("pages.pdf").unwrap();
+        assert_eq!((document.format(), document.pages()), (Format::Pdf, 3));
+        for (number, name) in (1..).zip(NAMES) {
+            let page = page(&document, number).unwrap();
+            assert!(difference(&page.image, &sample(name)) <= 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_resolutions_give_other_sizes() {
+        let document = document("pages.pdf").unwrap();
+        let mut rendering = Rendering::default();
+        rendering.dpi = 72.0;
+        let page = document.page(1, &rendering).unwrap();
+        assert_eq!(page.image.dimensions(), (320, 30));
+    }
+
+    #[test]
+    fn pages_are_turned_upright() {
+        let document = document("turned.pdf").unwrap();
+        let page = page(&document, 1).unwrap();
+        assert!(difference(&page.image, &sample("line-fox")) <= 1);
+    }
+
+    #[test]
+    fn a_font_that_is_not_embedded_is_drawn() {
+        let document = document("text.pdf").unwrap();
+        let page = page(&document, 1).unwrap();
+        assert_eq!(page.image.dimensions(), (400, 60));
+        let dark = page.image.pixels().filter(|pixel| pixel.0[0] < 128);
+        assert!((500..4000).contains(&dark.count()));
+        assert!(page.warnings.is_empty(), "{:?}", page.warnings);
+    }
+
+    #[test]
+    fn a_password_is_asked_for_only_where_one_is_needed() {
+        let error = document("encrypted.pdf").unwrap_err();
+        assert!(matches!(error, InputError::Encrypted { .. }), "{error}");
+        assert!(error.to_string().contains("password"), "{error}");
+        let open = document("owner-only.pdf").unwrap();
+        let image = page(&open, 2).unwrap().image;
+        assert!(difference(&image, &sample("line-total")) <= 1);
+    }
+
+    #[test]
+    fn a_broken_page_leaves_the_others() {
+        let document = document("broken-page.pdf").unwrap();
+        assert!(page(&document, 1).is_ok() && page(&document, 3).is_ok());
+        let error = page(&document, 2).unwrap_err();
+        assert!(
+            error.to_string().contains("corrupt or invalid PDF"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_page_too_large_is_refused_before_it_is_drawn() {
+        let document = document("huge-page.pdf").unwrap();
+        let error = page(&document, 1).unwrap_err();
+        assert!(
+            error.to_string().contains("too large: 200000x200000"),
+            "{error}"
+        );
+        assert!(page(&document, 2).is_ok());
+    }
+
+    #[test]
+    fn other_bytes_may_come_first() {
+        let bytes = [&b"a letterhead\r\n"[..], &file("../documents/text.pdf")].concat();
+        assert_eq!(Format::of(&bytes), Some(Format::Pdf));
+        // Such a file's table of places is off; it is searched instead.
+        let document = Document::open(bytes, &Limits::default()).unwrap();
+        assert!(page(&document, 1).is_ok());
+    }
+
+    #[test]
+    fn rubbish_is_no_document() {
+        let whole = file("../documents/pages.pdf");
+        for bytes in [&b"%PDF-1.7"[..], b"%PDF-1.7\n1 0 obj << >>", &whole[..100]] {
+            let error = Document::open(bytes, &Limits::default()).unwrap_err();
+            assert!(
+                error.to_string().contains("corrupt or invalid PDF"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_gives_what_is_left() {
+        let whole = file("../documents/pages.pdf");
+        let document = Document::open(&whole[..whole.len() - 400], &Limits::default());
+        assert!(document.is_ok_and(|document| page(&document, 1).is_ok()));
+    }
+
+    #[test]
+    fn an_image_in_a_pdf_is_not_a_pdf() {
+        let mut bytes = crate::encode(picture(9, 9), image::ImageFormat::Png);
+        bytes.extend(b"%PDF-1.7");
+        assert_eq!(Format::of(&bytes), Some(Format::Png));
+    }
+}
+
+#[cfg(not(feature = "pdf"))]
+#[test]
+fn without_the_feature_a_pdf_is_refused_by_name() {
+    let error = document("pages.pdf").unwrap_err();
+    assert!(error.to_string().contains("PDF cannot be read"), "{error}");
+}
