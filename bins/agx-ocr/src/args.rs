@@ -5,9 +5,22 @@
     reason = "comments are the help's text, which names tokens as they are typed"
 )]
 
-use agx_ocr_pipeline::Limits;
-use clap::{Parser, ValueEnum, value_parser};
+use crate::{
+    names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    pages::PageRange,
+};
+use agx_ocr_pipeline::{Limits, Rendering};
+use clap::{Parser, value_parser};
 use std::{ffi::OsString, path::PathBuf};
+
+/// Bytes of a prompt: as much text as the model has positions for, amply.
+const MAX_PROMPT: usize = 32 << 10;
+/// Bytes of a result.
+const MAX_OUTPUT: usize = 10_000_000;
+/// Seconds that reading may take.
+const MAX_SECONDS: f64 = 300.0;
+/// Bytes of memory beside the mapped model.
+const MAX_MEMORY: u64 = 4_000_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +33,12 @@ Examples:
 
   Lines with their places, as JSON for people:
     agx-ocr --input receipt.png --task ocr --pretty
+
+  A PDF's first pages, each a line of JSON as soon as it is read:
+    agx-ocr --input contract.pdf --pages 1-3 --format jsonl
+
+  Make scans searchable:
+    agx-ocr --input 1.jpg --input 2.jpg --task ocr --format pdf > scans.pdf
 
   Find a text on the page:
     agx-ocr --input invoice.png --task locate --find \"Total due\"
@@ -34,11 +53,12 @@ Exit codes:
 
 On failure nothing is printed to standard output, and standard error says why.";
 
-/// Read the text of an image with DeepSeek-OCR.
+/// Read the text of images and documents with DeepSeek-OCR.
 ///
-/// Takes the bytes of one image on standard input: PNG, JPEG, WebP, TIFF, BMP, GIF or PNM, also
-/// as base64 text or a data: URI. Prints one JSON document: the text, its regions with their
-/// places in pixels and a confidence, and warnings. The same input gives the same output.
+/// Takes the bytes of an image or a document on standard input: PNG, JPEG, WebP, TIFF, BMP, GIF,
+/// PNM or PDF, also as base64 text or a data: URI. Prints one JSON document: the text, its regions
+/// with their places in pixels and a confidence, and warnings; for a document also each of its
+/// pages. The same input gives the same output.
 #[derive(Debug, Parser)]
 #[command(
     name = "agx-ocr",
@@ -52,9 +72,34 @@ pub struct Args {
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "task"])]
     pub words: Option<String>,
 
-    /// Read the image in PATH instead of standard input
+    /// Read the image or document in PATH instead of standard input; may be given many times
     #[arg(long, value_name = "PATH", help_heading = "Input")]
-    pub input: Option<PathBuf>,
+    pub input: Vec<PathBuf>,
+
+    /// The pages of a document to read, such as 1-3,7 or 5- [default: all]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Input"
+    )]
+    pub pages: Vec<PageRange>,
+
+    /// Dots an inch at which the pages of a PDF are drawn
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Rendering::default().dpi as u32,
+        value_parser = value_parser!(u32).range(18..=1200),
+        help_heading = "Input"
+    )]
+    pub dpi: u32,
+
+    /// What becomes of an image's transparency
+    ///
+    /// The reference drops it, which turns black text on nothing into black on black.
+    #[arg(long, value_enum, default_value_t = AlphaName::White, help_heading = "Input")]
+    pub alpha: AlphaName,
 
     /// The model: its directory, or its .safetensors file with the other files beside it
     ///
@@ -129,6 +174,22 @@ pub struct Args {
     )]
     pub ngram_window: Option<u32>,
 
+    /// A token that the guard allows at any time in its window; may be given many times [default:
+    /// <td> and </td>]
+    #[arg(long, value_name = "TOKEN", help_heading = "Reading")]
+    pub ngram_whitelist: Vec<String>,
+
+    /// Let an answer go round in circles until it is as long as it may be
+    ///
+    /// Otherwise it ends, cut behind the first round, when 1 to 128 tokens come three times in a
+    /// row and 48 tokens long.
+    #[arg(long, help_heading = "Reading")]
+    pub keep_cycles: bool,
+
+    /// Read a page once more with these views where its answer went round in circles
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Reading")]
+    pub retry_mode: Option<ModeName>,
+
     /// Keep special tokens and the markup of places in the text
     #[arg(long, help_heading = "Reading")]
     pub special: bool,
@@ -177,25 +238,76 @@ pub struct Args {
     )]
     pub seed: u64,
 
-    /// Most bytes of the input
+    /// Most bytes of an input
     #[arg(long, value_name = "N", default_value_t = Limits::default().bytes, help_heading = "Limits")]
     pub max_input_bytes: u64,
 
-    /// Widest image, in pixels
+    /// Widest page, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().width, help_heading = "Limits")]
     pub max_width: u32,
 
-    /// Highest image, in pixels
+    /// Highest page, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().height, help_heading = "Limits")]
     pub max_height: u32,
 
-    /// Most pixels in all
+    /// Most pixels of a page
     #[arg(long, value_name = "N", default_value_t = Limits::default().pixels, help_heading = "Limits")]
     pub max_pixels: u64,
+
+    /// Most pages in all
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Limits::default().pages,
+        value_parser = counts(),
+        help_heading = "Limits"
+    )]
+    pub max_pages: usize,
+
+    /// Most bytes of a prompt, or of what --find looks for
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = MAX_PROMPT,
+        value_parser = counts(),
+        help_heading = "Limits"
+    )]
+    pub max_prompt_bytes: usize,
+
+    /// Most bytes of the result; pages that would make it larger are left out
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = MAX_OUTPUT,
+        value_parser = counts(),
+        help_heading = "Limits"
+    )]
+    pub max_output_bytes: usize,
+
+    /// Most seconds for reading; what was read by then is the result
+    #[arg(long, value_name = "S", default_value_t = MAX_SECONDS, help_heading = "Limits")]
+    pub max_seconds: f64,
+
+    /// Most bytes of memory beside the mapped model; an input that takes more is given up
+    #[arg(long, value_name = "N", default_value_t = MAX_MEMORY, help_heading = "Limits")]
+    pub max_memory: u64,
+
+    /// Load the model even if memory seems to be too small for it
+    #[arg(long, help_heading = "Limits")]
+    pub no_memory_check: bool,
 
     /// What to print
     #[arg(long, value_enum, default_value_t = FormatName::Json, help_heading = "Output")]
     pub format: FormatName,
+
+    /// Cut figures out of the page into DIR, which is made, and link them from --format markdown
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub assets: Option<PathBuf>,
+
+    /// Write the page with its regions drawn over it to FILE, a PNG; of further pages to FILE-2 and
+    /// so on
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub overlay: Option<PathBuf>,
 
     /// Print JSON in lines, as on a terminal
     #[arg(long, help_heading = "Output")]
@@ -221,67 +333,10 @@ pub struct Args {
     pub describe: bool,
 }
 
-/// What to ask of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TaskName {
-    /// The plain text
-    Text,
-    /// The document as markdown, with the place of each block
-    Markdown,
-    /// The text piece by piece, with the place of each
-    Ocr,
-    /// The content of a chart, a drawing or a formula
-    Figure,
-    /// A description of the picture
-    Describe,
-    /// The place of what --find names
-    Locate,
-}
-
-/// The views of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ModeName {
-    /// 512 x 512 pixels, stretched
-    Tiny,
-    /// 640 x 640, stretched
-    Small,
-    /// 1024 x 1024, padded
-    Base,
-    /// 1280 x 1280, padded
-    Large,
-    /// 1024 x 1024, padded, and up to nine tiles of 640 x 640
-    Gundam,
-    /// The model's own default, else gundam
-    Auto,
-}
-
-/// Whether a tall page is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SplitName {
-    /// As the model's default says; never with another --mode
-    Auto,
-    /// Never
-    None,
-    /// Where the text would be too small in one view
-    Bands,
-}
-
-/// The arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    /// bf16 for large products where the machine is faster with it, sums in f32
-    Auto,
-    /// f32 throughout: slower, for comparisons
-    F32,
-}
-
-/// What to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatName {
-    /// One JSON document
-    Json,
-    /// The text alone, warnings on standard error
-    Text,
-    /// The same, and the task is markdown unless another is given
-    Markdown,
+/// A count of at least one.
+fn counts() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser;
+    value_parser!(u64)
+        .range(1..)
+        .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
 }

@@ -19,36 +19,55 @@ pub fn card() -> Value {
         "media_type": "image/x-portable-anymap",
         "description": "PBM, PGM, PPM and PAM"
     }));
+    if cfg!(feature = "pdf") {
+        inputs.push(json!({"media_type": "application/pdf"}));
+    }
     inputs.push(json!({
         "media_type": "text/plain",
-        "description": "an image as base64, or as a data: URI"
+        "description": "one of these as base64, or as a data: URI"
     }));
+    let mut outputs = vec![
+        json!({
+            "media_type": "application/json",
+            "description": "text, regions with bbox in pixels and confidence, warnings; pages of \
+                a document"
+        }),
+        json!({"media_type": "application/jsonl", "description": "a page a line, with --format jsonl"}),
+        json!({"media_type": "text/plain", "description": "with --format text"}),
+        json!({"media_type": "text/markdown", "description": "with --format markdown"}),
+        json!({"media_type": "text/html", "description": "hOCR, with --format hocr"}),
+        json!({"media_type": "application/xml", "description": "ALTO, with --format alto"}),
+    ];
+    let mut capabilities = vec!["ocr", "image-to-text", "table-extraction"];
+    if cfg!(feature = "pdf") {
+        capabilities.push("pdf");
+        outputs.push(json!({
+            "media_type": "application/pdf",
+            "description": "images with invisible text, with --format pdf"
+        }));
+    }
     json!({
         "name": "agx-ocr",
         "version": env!("CARGO_PKG_VERSION"),
-        "description": "Reads the text of an image with DeepSeek-OCR: as text, as markdown, or \
-            piece by piece with places and confidences.",
-        "capabilities": ["ocr", "image-to-text", "table-extraction"],
+        "description": "Reads the text of images and documents with DeepSeek-OCR: as text, as \
+            markdown, or piece by piece with places and confidences.",
+        "capabilities": capabilities,
         "inputs": inputs,
-        "outputs": [
-            {
-                "media_type": "application/json",
-                "description": "text, regions with bbox in pixels and confidence, warnings"
-            },
-            {"media_type": "text/plain", "description": "with --format text"},
-            {"media_type": "text/markdown", "description": "with --format markdown"}
-        ],
+        "outputs": outputs,
         "config": config(),
         "exit_codes": {
-            "0": "the page was read, perhaps in part: see warnings",
+            "0": "pages were read, perhaps in part: see warnings",
             "1": "processing failed",
-            "2": "invalid arguments, input or model"
+            "2": "invalid arguments, input or model",
+            "129": "ended by SIGHUP",
+            "130": "ended by SIGINT",
+            "143": "ended by SIGTERM"
         },
         "resources": {
             "devices": ["cpu"],
             "memory": "the size of the model's file, which is mapped, and what a page takes while it is read",
             "network": false,
-            "writes_files": false
+            "writes_files": "only with --assets and --overlay"
         }
     })
 }
@@ -83,6 +102,9 @@ fn setting(arg: &Arg) -> Value {
     if let Some(name) = arg.get_env() {
         setting["env"] = json!(name.to_string_lossy());
     }
+    if matches!(arg.get_action(), ArgAction::Append) {
+        setting["multiple"] = json!(true);
+    }
     let values = arg.get_possible_values();
     if kind == "string" && !values.is_empty() {
         let names = values.iter().map(|value| value.get_name());
@@ -98,6 +120,7 @@ fn kind(arg: &Arg) -> &'static str {
         ArgAction::SetTrue => "boolean",
         ArgAction::Count => "integer",
         _ if is(TypeId::of::<u32>()) || is(TypeId::of::<u64>()) => "integer",
+        _ if is(TypeId::of::<usize>()) => "integer",
         _ if is(TypeId::of::<f64>()) => "number",
         _ => "string",
     }
@@ -121,6 +144,9 @@ mod tests {
         assert_eq!(of("model-path"), ("string", Value::Null));
         assert_eq!(of("max-tokens"), ("integer", Value::Null));
         assert_eq!(of("max-input-bytes"), ("integer", json!(50_000_000)));
+        assert_eq!(of("max-pages"), ("integer", json!(1000)));
+        assert_eq!(of("input"), ("string", Value::Null));
+        assert_eq!(config["input"]["multiple"], true);
         assert_eq!(of("top-p"), ("number", json!(1)));
         assert_eq!(of("stats"), ("boolean", json!(false)));
         assert_eq!(of("verbose"), ("integer", json!(0)));

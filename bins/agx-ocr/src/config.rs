@@ -1,54 +1,93 @@
 //! The arguments, checked and put in the library's terms.
 
 use crate::{
-    args::{Args, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    args::Args,
     failure::Failure,
     input::Source,
+    names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    pages::PageRange,
 };
 use agx_ocr_pipeline::{
-    Limits, Mode, Options, Precision, ReadOptions, Repetition, Sampling, Split, Task,
+    Alpha, Limits, Mode, Options, Precision, ReadOptions, Repetition, Sampling, Split, Task,
 };
-use anyhow::{Result, bail, ensure};
-use std::path::{Path, PathBuf};
-
-/// Bytes of a prompt: as much text as the model has positions for, amply.
-const MAX_PROMPT: usize = 32 << 10;
+use anyhow::{Result, anyhow, bail, ensure};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the image comes from.
-    pub source: Source,
+    /// Where images and documents come from, at least one.
+    pub sources: Vec<Source>,
+    /// Which of their pages are read; none for all.
+    pub pages: Vec<PageRange>,
     /// Where the model is, if anybody said so.
     pub model: Option<PathBuf>,
     /// What to ask of it.
     pub task: Task,
     /// How to load and read.
     pub options: Options,
+    /// How long reading may take.
+    pub time: Duration,
+    /// Bytes of memory beside the model.
+    pub most_memory: u64,
     /// How to print.
     pub output: Output,
     /// Whether progress may be shown: logs and a progress line would overwrite each other.
     pub progress: bool,
 }
 
-/// How to print a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How to print.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// What to print.
     pub format: Format,
-    /// JSON in lines.
-    pub pretty: bool,
     /// With times, and the machine's limits.
     pub stats: bool,
+    /// Bytes of the result.
+    pub most_bytes: usize,
+    /// Where figures go.
+    pub assets: Option<PathBuf>,
+    /// Where pages with their regions drawn go.
+    pub overlay: Option<PathBuf>,
+    /// Pixels an inch of the pages' images.
+    pub dpi: f32,
+}
+
+impl Output {
+    /// Whether the pages' images are needed, beside what was read.
+    pub fn wants_pictures(&self) -> bool {
+        #[cfg(feature = "pdf")]
+        if self.format == Format::Pdf {
+            return true;
+        }
+        self.assets.is_some() || self.overlay.is_some()
+    }
 }
 
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON document.
-    Json,
+    Json {
+        /// In lines.
+        pretty: bool,
+    },
+    /// A JSON document a page.
+    Jsonl,
     /// The text alone.
     Text,
+    /// The text as markdown.
+    Markdown,
+    /// HTML with places.
+    Hocr,
+    /// XML with places.
+    Alto,
+    /// Images with their text.
+    #[cfg(feature = "pdf")]
+    Pdf,
 }
 
 impl Config {
@@ -57,35 +96,12 @@ impl Config {
         let task = task(&args).map_err(Failure::invalid)?;
         // Prompts that cannot be are found before anything is read.
         task.prompt().map_err(Failure::invalid)?;
-        let sampling = sampling(&args);
-        sampling.check().map_err(Failure::invalid)?;
-        let repetition = repetition(&args).map_err(Failure::invalid)?;
         let output = output(&args).map_err(Failure::invalid)?;
 
-        let mut limits = Limits::default();
-        limits.bytes = args.max_input_bytes;
-        limits.width = args.max_width;
-        limits.height = args.max_height;
-        limits.pixels = args.max_pixels;
-
-        let mut read = ReadOptions::default();
-        read.mode = match args.mode {
-            ModeName::Tiny => Mode::Tiny,
-            ModeName::Small => Mode::Small,
-            ModeName::Base => Mode::Base,
-            ModeName::Large => Mode::Large,
-            ModeName::Gundam => Mode::Gundam,
-            ModeName::Auto => Mode::Auto,
-        };
-        read.split = match args.split {
-            SplitName::Auto => Split::Auto,
-            SplitName::None => Split::None,
-            SplitName::Bands => Split::Bands,
-        };
-        read.max_tokens = args.max_tokens.map(|n| n as usize);
-        read.no_repeat_ngram = repetition;
-        read.sampling = sampling;
-        read.special = args.special;
+        let time = Duration::try_from_secs_f64(args.max_seconds);
+        let time = time.ok().filter(|time| !time.is_zero()).ok_or_else(|| {
+            Failure::invalid(anyhow!("--max-seconds is {}, not a time", args.max_seconds))
+        })?;
 
         let mut options = Options::default();
         options.precision = match args.dtype {
@@ -93,14 +109,13 @@ impl Config {
             DtypeName::F32 => Precision::F32,
         };
         options.threads = args.threads.map(|n| n as usize);
-        options.limits = limits;
-        options.read = read;
+        options.check_memory = !args.no_memory_check;
+        options.limits = limits(&args);
+        options.read = read_options(&args).map_err(Failure::invalid)?;
 
         Ok(Self {
-            source: match args.input {
-                Some(path) if path != Path::new("-") => Source::File(path),
-                _ => Source::Stdin,
-            },
+            sources: sources(args.input).map_err(Failure::invalid)?,
+            pages: args.pages,
             // An empty variable is as good as none.
             model: args
                 .model_path
@@ -108,20 +123,83 @@ impl Config {
                 .map(PathBuf::from),
             task,
             options,
+            time,
+            most_memory: args.max_memory,
             output,
             progress: args.verbose == 0,
         })
     }
 }
 
+fn sources(paths: Vec<PathBuf>) -> Result<Vec<Source>> {
+    let source = |path: PathBuf| match path {
+        path if path == Path::new("-") => Source::Stdin,
+        path => Source::File(path),
+    };
+    let mut sources: Vec<Source> = paths.into_iter().map(source).collect();
+    if sources.is_empty() {
+        sources.push(Source::Stdin);
+    }
+    let stdin = sources.iter().filter(|source| **source == Source::Stdin);
+    ensure!(stdin.count() <= 1, "standard input cannot be read twice");
+    Ok(sources)
+}
+
+fn limits(args: &Args) -> Limits {
+    let mut limits = Limits::default();
+    limits.bytes = args.max_input_bytes;
+    limits.width = args.max_width;
+    limits.height = args.max_height;
+    limits.pixels = args.max_pixels;
+    limits.pages = args.max_pages;
+    limits
+}
+
+fn read_options(args: &Args) -> Result<ReadOptions> {
+    let mut read = ReadOptions::default();
+    read.mode = mode(args.mode);
+    read.retry_mode = args.retry_mode.map(mode);
+    read.split = match args.split {
+        SplitName::Auto => Split::Auto,
+        SplitName::None => Split::None,
+        SplitName::Bands => Split::Bands,
+    };
+    read.max_tokens = args.max_tokens.map(|n| n as usize);
+    read.no_repeat_ngram = repetition(args)?;
+    read.ngram_whitelist = (!args.ngram_whitelist.is_empty()).then(|| args.ngram_whitelist.clone());
+    read.stop_cycles = !args.keep_cycles;
+    read.sampling = sampling(args);
+    read.sampling.check()?;
+    read.special = args.special;
+    read.rendering.dpi = args.dpi as f32;
+    read.rendering.alpha = match args.alpha {
+        AlphaName::White => Alpha::OverWhite,
+        AlphaName::Drop => Alpha::Drop,
+    };
+    Ok(read)
+}
+
+fn mode(name: ModeName) -> Mode {
+    match name {
+        ModeName::Tiny => Mode::Tiny,
+        ModeName::Small => Mode::Small,
+        ModeName::Base => Mode::Base,
+        ModeName::Large => Mode::Large,
+        ModeName::Gundam => Mode::Gundam,
+        ModeName::Auto => Mode::Auto,
+    }
+}
+
 fn task(args: &Args) -> Result<Task> {
     let prompt = args.prompt.as_ref().or(args.words.as_ref());
+    let most = args.max_prompt_bytes;
     let own = [("--find", &args.find.as_ref()), ("the prompt", &prompt)];
     for (name, text) in own {
         let length = text.map_or(0, |text| text.len());
         ensure!(
-            length <= MAX_PROMPT,
-            "{name} is too long: {length} bytes, where at most {MAX_PROMPT} are allowed"
+            length <= most,
+            "{name} is too long: {length} bytes, where at most {most} are allowed \
+             (--max-prompt-bytes)"
         );
     }
     if let Some(prompt) = prompt {
@@ -169,19 +247,32 @@ fn repetition(args: &Args) -> Result<Repetition> {
 
 fn output(args: &Args) -> Result<Output> {
     let format = match args.format {
-        FormatName::Json => Format::Json,
-        FormatName::Text | FormatName::Markdown => Format::Text,
+        FormatName::Json => Format::Json {
+            pretty: args.pretty,
+        },
+        FormatName::Jsonl => Format::Jsonl,
+        FormatName::Text => Format::Text,
+        FormatName::Markdown => Format::Markdown,
+        FormatName::Hocr => Format::Hocr,
+        FormatName::Alto => Format::Alto,
+        #[cfg(feature = "pdf")]
+        FormatName::Pdf => Format::Pdf,
     };
+    let json = matches!(format, Format::Json { .. });
     for (name, given) in [("--pretty", args.pretty), ("--stats", args.stats)] {
-        ensure!(
-            !given || format == Format::Json,
-            "{name} goes with --format json only"
-        );
+        ensure!(!given || json, "{name} goes with --format json only");
     }
+    ensure!(
+        args.assets.is_none() || format == Format::Markdown,
+        "--assets goes with --format markdown only"
+    );
     Ok(Output {
         format,
-        pretty: args.pretty,
         stats: args.stats,
+        most_bytes: args.max_output_bytes,
+        assets: args.assets.clone(),
+        overlay: args.overlay.clone(),
+        dpi: args.dpi as f32,
     })
 }
 
@@ -202,7 +293,7 @@ mod tests {
         assert_eq!(config("--format text").unwrap().task, Task::Text);
         assert_eq!(config("--format markdown").unwrap().task, Task::Markdown);
         let ocr = config("--format markdown --task ocr").unwrap();
-        assert_eq!((ocr.task, ocr.output.format), (Task::Ocr, Format::Text));
+        assert_eq!((ocr.task, ocr.output.format), (Task::Ocr, Format::Markdown));
     }
 
     #[test]
@@ -223,7 +314,7 @@ mod tests {
         ] {
             assert!(config(line).is_err(), "{line}");
         }
-        let long = format!("--prompt {}", "a".repeat(MAX_PROMPT + 1));
+        let long = format!("--prompt {}", "a".repeat(40_000));
         assert!(config(&long).unwrap_err().contains("too long"));
     }
 
@@ -231,16 +322,30 @@ mod tests {
     fn options_arrive() {
         let line = "--mode base --split bands --dtype f32 --max-tokens 5 --special --threads 2 \
             --no-repeat-ngram 20 --ngram-window 50 --temperature 0.5 --top-p 0.9 --top-k 7 \
-            --seed 3 --max-input-bytes 1 --max-width 2 --max-height 3 --max-pixels 4";
-        let options = config(line).unwrap().options;
+            --seed 3 --max-input-bytes 1 --max-width 2 --max-height 3 --max-pixels 4 \
+            --max-pages 5 --dpi 300 --alpha drop --retry-mode large --keep-cycles \
+            --ngram-whitelist <tr> --ngram-whitelist </tr> --max-seconds 0.5 --max-memory 6 \
+            --max-output-bytes 7 --no-memory-check --pages 2,4-";
+        let config = config(line).unwrap();
+        assert_eq!(config.time, Duration::from_millis(500));
+        assert_eq!((config.most_memory, config.output.most_bytes), (6, 7));
+        assert_eq!(config.pages.len(), 2);
+        let options = config.options;
+        assert!(!options.check_memory);
         assert_eq!(options.precision, Precision::F32);
         assert_eq!(options.threads, Some(2));
         let limits = &options.limits;
         assert_eq!((limits.bytes, limits.width), (1, 2));
-        assert_eq!((limits.height, limits.pixels), (3, 4));
+        assert_eq!((limits.height, limits.pixels, limits.pages), (3, 4, 5));
         let read = &options.read;
         assert_eq!((read.mode, read.split), (Mode::Base, Split::Bands));
         assert_eq!((read.max_tokens, read.special), (Some(5), true));
+        assert_eq!(read.retry_mode, Some(Mode::Large));
+        assert!(!read.stop_cycles);
+        let tokens = ["<tr>", "</tr>"].map(str::to_owned).to_vec();
+        assert_eq!(read.ngram_whitelist, Some(tokens));
+        assert_eq!(read.rendering.dpi, 300.0);
+        assert_eq!(read.rendering.alpha, Alpha::Drop);
         let (size, window) = (20, Some(50));
         assert_eq!(read.no_repeat_ngram, Repetition::Ngram { size, window });
         let sampling = Sampling::Random {
@@ -277,15 +382,27 @@ mod tests {
             "--mode huge",
             "--pretty --format text",
             "--stats --format markdown",
+            "--pretty --format jsonl",
+            "--assets figures",
+            "--max-pages 0",
+            "--max-seconds 0",
+            "--max-seconds -1",
+            "--max-seconds nan",
+            "--dpi 0",
+            "--pages 0",
+            "--pages 3-1",
+            "--input - --input -",
         ] {
             assert!(config(line).is_err(), "{line}");
         }
     }
 
     #[test]
-    fn a_dash_is_standard_input() {
-        assert_eq!(config("--input -").unwrap().source, Source::Stdin);
-        let file = config("--input a.png").unwrap().source;
-        assert_eq!(file, Source::File("a.png".into()));
+    fn a_dash_is_standard_input_and_so_is_nothing() {
+        let sources = |line| config(line).unwrap().sources;
+        assert_eq!(sources(""), [Source::Stdin]);
+        assert_eq!(sources("--input -"), [Source::Stdin]);
+        let both = [Source::File("a.png".into()), Source::Stdin];
+        assert_eq!(sources("--input a.png --input -"), both);
     }
 }

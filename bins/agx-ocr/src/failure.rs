@@ -3,10 +3,15 @@
 use agx_ocr_pipeline::ErrorKind;
 use anyhow::anyhow;
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, Write},
+    panic,
     process::ExitCode,
+    sync::{Mutex, PoisonError},
 };
+
+/// Where this program panicked last.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Why the program ends without a page: one error, or several that are independent.
 #[derive(Debug)]
@@ -26,9 +31,11 @@ impl Failure {
         Self::new(ErrorKind::Failed, error.into())
     }
 
-    /// A defect of this program; the panic's own message says where.
+    /// A defect of this program.
     pub fn internal() -> Self {
-        Self::failed(anyhow!("internal error: please report it"))
+        let place = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let place = place.unwrap_or_else(|| "an unknown place".into());
+        Self::failed(anyhow!("internal error at {place}: please report it"))
     }
 
     fn new(kind: ErrorKind, error: anyhow::Error) -> Self {
@@ -41,6 +48,13 @@ impl Failure {
     /// Both failures; the first one's exit code.
     pub fn and(mut self, other: Self) -> Self {
         self.errors.extend(other.errors);
+        self
+    }
+
+    /// The same, saying before what it is about.
+    pub fn context(mut self, about: String) -> Self {
+        let add = |error: anyhow::Error| error.context(about.clone());
+        self.errors = self.errors.into_iter().map(add).collect();
         self
     }
 
@@ -61,6 +75,26 @@ impl Failure {
             }
         }
     }
+}
+
+/// Errors with their causes, on one line.
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.errors.iter().enumerate() {
+            let separator = if i > 0 { "; " } else { "" };
+            write!(f, "{separator}{error:#}")?;
+        }
+        Ok(())
+    }
+}
+
+/// From now on a panic prints nothing by itself: its message may hold what was read. Its place is
+/// remembered for [`Failure::internal`]; a decoder's panic is its input's error and nothing more.
+pub fn quieten_panics() {
+    panic::set_hook(Box::new(|info| {
+        let mut place = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = info.location().map(ToString::to_string);
+    }));
 }
 
 impl From<agx_ocr_pipeline::Error> for Failure {

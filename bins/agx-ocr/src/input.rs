@@ -1,12 +1,13 @@
-//! The image's bytes, and what is left of standard input.
+//! The inputs' bytes, and what is left of standard input.
 
 use crate::failure::Failure;
 use agx_ocr_pipeline::{Error, input::InputError};
 use anyhow::{Context, anyhow};
 use std::{
+    fmt,
     fs::File,
     io::{self, IsTerminal, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::Duration,
@@ -16,7 +17,7 @@ use std::{
 /// for a pipe that a caller left open by accident.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Where the image comes from.
+/// Where an image or a document comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Standard input.
@@ -25,40 +26,46 @@ pub enum Source {
     File(PathBuf),
 }
 
-impl Source {
-    /// All bytes, at most `limit` of them. Standard input is read to its end in any case.
-    pub fn read(&self, limit: u64) -> Result<Vec<u8>, Failure> {
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stdin => {
-                let mut stdin = io::stdin().lock();
-                if stdin.is_terminal() {
-                    return Err(Failure::invalid(anyhow!(
-                        "no image: pipe one in, or give its file with --input PATH"
-                    )));
-                }
-                let bytes = read(&mut stdin, limit).context("cannot read standard input");
-                let bytes = bytes.map_err(Failure::failed)?;
-                let rest = io::copy(&mut stdin, &mut io::sink()).unwrap_or(0);
-                check(bytes, rest, limit)
-            }
-            Self::File(path) => {
-                let about = || format!("cannot read the image {}", path.display());
-                let open = || {
-                    let file = File::open(path)?;
-                    let metadata = file.metadata()?;
-                    match metadata.is_dir() {
-                        true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-                        false => Ok((file, metadata.len())),
-                    }
-                };
-                let (mut file, size) = open().with_context(about).map_err(Failure::invalid)?;
-                let bytes = read(&mut file, limit).with_context(about);
-                let bytes = bytes.map_err(Failure::failed)?;
-                let rest = size.saturating_sub(bytes.len() as u64);
-                check(bytes, rest, limit)
-            }
+            Self::Stdin => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
         }
     }
+}
+
+/// All bytes of standard input, unless they are more than `limit`. It is read to its end in any
+/// case.
+pub fn from_stdin(limit: u64) -> Result<Vec<u8>, Failure> {
+    let mut stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(Failure::invalid(anyhow!(
+            "no image: pipe one in, or give its file with --input PATH"
+        )));
+    }
+    let bytes = read(&mut stdin, limit).context("cannot read standard input");
+    let bytes = bytes.map_err(Failure::failed)?;
+    let rest = io::copy(&mut stdin, &mut io::sink()).unwrap_or(0);
+    check(bytes, rest, limit)
+}
+
+/// All bytes of a file, unless they are more than `limit`.
+pub fn from_file(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let about = || format!("cannot read the image {}", path.display());
+    let open = || {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        match metadata.is_dir() {
+            true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            false => Ok((file, metadata.len())),
+        }
+    };
+    let (mut file, size) = open().with_context(about).map_err(Failure::invalid)?;
+    let bytes = read(&mut file, limit).with_context(about);
+    let bytes = bytes.map_err(Failure::failed)?;
+    let rest = size.saturating_sub(bytes.len() as u64);
+    check(bytes, rest, limit)
 }
 
 /// Reads to the end, or one byte more than `limit`.

@@ -3,6 +3,7 @@
 use agx_ocr_pipeline::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
+    fmt::Display,
     io::{self, IsTerminal},
     time::{Duration, Instant},
 };
@@ -11,6 +12,8 @@ use std::{
 #[derive(Debug)]
 pub struct Progress {
     line: ProgressBar,
+    /// Before every message: which page it is about.
+    page: String,
     first_token: Option<Instant>,
 }
 
@@ -29,13 +32,20 @@ impl Progress {
         };
         Self {
             line,
+            page: String::new(),
             first_token: None,
         }
     }
 
+    /// Begins a page of a document.
+    pub fn page(&mut self, number: usize, of: usize) {
+        self.page = format!("page {number} of {of}: ");
+        self.first_token = None;
+    }
+
     /// Names what is done from now on.
-    pub fn stage(&self, what: &'static str) {
-        self.line.set_message(what);
+    pub fn stage(&self, what: impl Display) {
+        self.line.set_message(format!("{}{what}", self.page));
     }
 
     /// Shows how far the reading is.
@@ -43,7 +53,7 @@ impl Progress {
         match event {
             Event::Image { .. } => self.stage("looking at the page"),
             Event::View { done, total } => {
-                self.line.set_message(format!("view {done} of {total}"));
+                self.stage(format_args!("view {done} of {total}"));
             }
             Event::Prefill { .. } => self.stage("reading the prompt"),
             Event::Token { count, .. } => {
@@ -54,8 +64,7 @@ impl Progress {
                 } else {
                     0.0
                 };
-                self.line
-                    .set_message(format!("{count} tokens, {rate:.0} a second"));
+                self.stage(format_args!("{count} tokens, {rate:.0} a second"));
             }
             _ => {}
         }

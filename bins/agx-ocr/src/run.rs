@@ -1,18 +1,34 @@
-//! From arguments to the printed page.
+//! From arguments to the printed result.
+//!
+//! The pages are read on a thread of their own. This one takes them as they come, and minds the
+//! time and the memory meanwhile: whatever a decoder makes of its input, the program ends.
 
 use crate::{
     args::Args,
     card::card,
     config::Config,
     failure::Failure,
-    output::{self, Measured},
-    progress::Progress,
+    input::{self, Source},
+    memory,
+    output::{self, Results},
+    reader::{self, Message},
 };
-use agx_ocr_pipeline::{Event, Ocr};
 use anyhow::anyhow;
 use clap::Parser;
-use std::{ffi::OsString, io, ops::ControlFlow, time::Instant};
-use tracing::{Level, debug, info, trace};
+use std::{
+    ffi::OsString,
+    io,
+    ops::ControlFlow,
+    sync::{Arc, mpsc::RecvTimeoutError},
+    time::{Duration, Instant},
+};
+use tracing::Level;
+
+/// How often memory is looked at. Memory is had at a few gigabytes a second: so much more than the
+/// limit may be taken.
+const PULSE: Duration = Duration::from_millis(20);
+/// How long after its time the reader may still come to an end by itself.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Does what the arguments ask for. The first of them is the program's name.
 pub fn run(args: &[OsString]) -> Result<(), Failure> {
@@ -34,55 +50,53 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
         }
     };
     log(args.verbose);
-    read_page(&Config::new(args)?)
+    read(Config::new(args)?)
 }
 
-fn read_page(config: &Config) -> Result<(), Failure> {
+fn read(config: Config) -> Result<(), Failure> {
     // To its end before anything is written, even if the model is missing: a caller that writes
     // all of it first, and reads only then, would wait for us as we for it.
-    let bytes = config.source.read(config.options.limits.bytes);
+    let stdin = config
+        .sources
+        .contains(&Source::Stdin)
+        .then(|| input::from_stdin(config.options.limits.bytes));
 
-    let mut progress = Progress::new(config.progress);
-    progress.stage("loading the model");
-    let started = Instant::now();
-    let (ocr, bytes) = match (load(config), bytes) {
-        (Ok(ocr), Ok(bytes)) => (ocr, bytes),
-        (Err(model), Err(input)) => return Err(model.and(input)),
-        (Err(failure), _) | (_, Err(failure)) => return Err(failure),
-    };
-    let load_ms = started.elapsed().as_secs_f64() * 1e3;
-    info!(model = ocr.name(), load_ms, "loaded");
-
-    info!(bytes = bytes.len(), task = config.task.name(), "reading");
-    let page = ocr.read_streaming(&bytes, &config.task, |event| {
-        log_event(&event);
-        progress.event(&event);
-        ControlFlow::Continue(())
-    })?;
-    drop(progress);
-    info!(
-        regions = page.regions.len(),
-        tokens = page.tokens.generated,
-        finish_reason = ?page.finish_reason,
-        warnings = page.warnings.len(),
-        "read"
-    );
-    debug!(stats = ?page.stats, "times");
-    let measured = config.output.stats.then(|| Measured {
-        load_ms,
-        machine: ocr.machine(),
-        weight_bytes: ocr.weight_bytes(),
-    });
-    output::print_page(page, measured, &config.output)
-}
-
-fn load(config: &Config) -> Result<Ocr, Failure> {
-    let Some(path) = &config.model else {
-        return Err(Failure::invalid(anyhow!(
-            "no model: give its directory with --model-path PATH or in MODEL_PATH"
-        )));
-    };
-    Ok(Ocr::load(path, config.options.clone())?)
+    let config = Arc::new(config);
+    let messages = reader::spawn(config.clone(), stdin)?;
+    let latest = Instant::now().checked_add(config.time.saturating_add(GRACE));
+    let mut results = Results::new(&config.output);
+    loop {
+        let reason = match messages.recv_timeout(PULSE) {
+            Ok(Message::Warning(warning)) => {
+                results.warn(warning);
+                continue;
+            }
+            Ok(Message::Page(page)) => match results.add(*page)? {
+                ControlFlow::Continue(()) => continue,
+                ControlFlow::Break(()) => return results.finish(None),
+            },
+            Ok(Message::End(Ok(measured))) => return results.finish(measured.map(|it| *it)),
+            Ok(Message::End(Err(failure))) => return Err(failure),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::internal()),
+            Err(RecvTimeoutError::Timeout) => {
+                if latest.is_some_and(|latest| Instant::now() > latest) {
+                    let seconds = config.time.as_secs_f64();
+                    format!("the time of {seconds} s was over (--max-seconds)")
+                } else if memory::taken().is_some_and(|bytes| bytes > config.most_memory) {
+                    let most = config.most_memory;
+                    format!("it takes more than {most} bytes of memory (--max-memory)")
+                } else {
+                    continue;
+                }
+            }
+        };
+        // The reader is left behind; it ends with the process.
+        if !results.any() {
+            return Err(Failure::failed(anyhow!("reading was given up: {reason}")));
+        }
+        results.warn(format!("Reading was given up at a page: {reason}."));
+        return results.finish(None);
+    }
 }
 
 /// Sends what is logged to standard error: nothing, steps, or details.
@@ -100,19 +114,4 @@ fn log(verbose: u8) {
         // Nobody may be there to read: no reason to panic.
         .log_internal_errors(false)
         .try_init();
-}
-
-/// Logs a step; never what was read.
-fn log_event(event: &Event<'_>) {
-    match *event {
-        Event::Image {
-            width,
-            height,
-            bands,
-        } => info!(width, height, bands, "page"),
-        Event::View { done, total } => debug!(done, total, "view"),
-        Event::Prefill { tokens } => debug!(tokens, "prompt"),
-        Event::Token { count, .. } => trace!(count, "token"),
-        _ => {}
-    }
 }

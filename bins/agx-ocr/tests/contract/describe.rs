@@ -1,8 +1,7 @@
 //! Statements 8 to 10: the card and the version.
 
-use crate::support::{bare, finish};
+use crate::support::{bare, finish, skipped};
 use serde_json::Value;
-use std::io::Write as _;
 use std::{fs, path::Path};
 
 fn card(args: &[&str]) -> Value {
@@ -39,10 +38,9 @@ fn au_09_the_card_satisfies_the_schema() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/contract/describe.schema.json");
     let Ok(schema) = fs::read(path) else {
-        // Not `eprintln!`, which the test harness keeps to itself.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: au_09_the_card_satisfies_the_schema because the schema is not there"
+        skipped(
+            "au_09_the_card_satisfies_the_schema",
+            "the schema is absent",
         );
         return;
     };

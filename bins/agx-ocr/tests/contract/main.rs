@@ -4,8 +4,12 @@
 
 mod configuration;
 mod describe;
+mod documents;
 mod exit_codes;
+mod formats;
+mod hostile;
 mod input_output;
+mod isolation;
 mod limits;
 mod options;
 mod support;

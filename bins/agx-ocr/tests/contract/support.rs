@@ -22,6 +22,12 @@ pub fn page(name: &str) -> Vec<u8> {
     fs::read(fixture(&format!("pages/{name}.png"))).unwrap()
 }
 
+/// The path of a document, as an argument.
+pub fn document(name: &str) -> String {
+    let path = fixture(&format!("documents/{name}"));
+    path.to_str().unwrap().to_owned()
+}
+
 /// What the model reads on a sample page: `out`, or `grounding` with places.
 pub fn expected(name: &str, kind: &str) -> String {
     let text = fs::read_to_string(fixture(&format!("pages/{name}.{kind}.txt"))).unwrap();
@@ -102,6 +108,12 @@ impl Run {
     }
 }
 
+/// A line that a run without its tools prints. Not `eprintln!`, which the test harness keeps to
+/// itself.
+pub fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {test}, because {reason}");
+}
+
 /// Waits for the end and for all output.
 pub fn finish(mut child: Child, written: io::Result<()>) -> Outcome {
     let stdout = child.stdout.take().map(collect);
@@ -142,6 +154,36 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 /// Writes to the child's standard input and leaves it open.
 pub fn feed(child: &mut Child, bytes: &[u8]) {
     child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+}
+
+/// Waits for the end, and gives the most bytes of memory of its own that the child had meanwhile:
+/// a sample every few milliseconds.
+#[cfg(target_os = "linux")]
+pub fn finish_with_peak(mut child: Child) -> (Outcome, u64) {
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    patiently(&mut child, |child| {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let anonymous = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = anonymous.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0) * 1024);
+        child.try_wait().unwrap().is_some()
+    });
+    child.stdout = None;
+    let text = |reader: Option<thread::JoinHandle<String>>| {
+        reader.map_or(String::new(), |reader| reader.join().unwrap())
+    };
+    let outcome = Outcome {
+        code: child.wait().unwrap().code(),
+        stdout: text(stdout),
+        stderr: text(stderr),
+        written: Ok(()),
+    };
+    (outcome, peak)
 }
 
 impl Outcome {

@@ -1,0 +1,45 @@
+//! How much memory the process takes.
+
+/// Bytes of memory of its own that this process has: the model, which is mapped, is not among
+/// them. `None` where the system does not say.
+pub fn taken() -> Option<u64> {
+    field("RssAnon:")
+}
+
+/// The most bytes that this process has had resident, the mapped weights that it touched among
+/// them; where the system says so.
+pub fn peak() -> Option<u64> {
+    field("VmHWM:")
+}
+
+fn field(name: &str) -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+fn parse(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_in_kibibytes() {
+        let status = "VmHWM:\t    1234 kB\nRssAnon:\t      12 kB\n";
+        assert_eq!(parse(status, "RssAnon:"), Some(12 * 1024));
+        assert_eq!(parse(status, "VmHWM:"), Some(1234 * 1024));
+        assert_eq!(parse(status, "VmSwap:"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_says_so() {
+        let before = taken().unwrap();
+        let filled = vec![1_u8; 64 << 20];
+        assert!(taken().unwrap() >= before + (60 << 20));
+        assert!(peak().unwrap() > filled.len() as u64);
+    }
+}

@@ -1,0 +1,94 @@
+//! Files beside the result: figures, and pages with their regions drawn.
+
+use crate::failure::Failure;
+use agx_ocr_pipeline::{Page, export};
+use anyhow::Context;
+use image::{ImageFormat, RgbImage};
+use std::{
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+};
+
+/// Cuts the figures of the result's page `number` into `dir`, and links them from its text.
+pub fn write_figures(
+    page: &mut Page,
+    picture: &RgbImage,
+    number: usize,
+    dir: &Path,
+) -> Result<(), Failure> {
+    let about = || format!("cannot make the directory {}", dir.display());
+    fs::create_dir_all(dir)
+        .with_context(about)
+        .map_err(Failure::failed)?;
+    let path = |index| dir.join(format!("figure-{number}-{}.png", index + 1));
+    let mut written = Vec::new();
+    for (index, figure) in export::figures(page, picture) {
+        write(&figure, &path(index))?;
+        written.push(index);
+    }
+    let link = |index| {
+        let there = written.contains(&index);
+        there.then(|| path(index).to_string_lossy().into_owned())
+    };
+    page.text = export::markdown(page, link);
+    Ok(())
+}
+
+/// Writes the result's page `number` with its regions drawn over it: the first to `path` itself.
+pub fn write_overlay(
+    page: &Page,
+    mut picture: RgbImage,
+    number: usize,
+    path: &Path,
+) -> Result<(), Failure> {
+    export::overlay(&mut picture, &page.regions);
+    write(&picture, &numbered(path, number))
+}
+
+/// `a.png`, then `a-2.png`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    if number == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// Writes all of a PNG or, if that fails, none.
+fn write(image: &RgbImage, path: &Path) -> Result<(), Failure> {
+    let mut png = Cursor::new(Vec::new());
+    let written = image
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| {
+            fs::write(path, png.into_inner()).map_err(|error| {
+                // Half a file is worse than none.
+                if path.is_file() {
+                    let _ = fs::remove_file(path);
+                }
+                error.into()
+            })
+        });
+    written
+        .with_context(|| format!("cannot write {}", path.display()))
+        .map_err(Failure::failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_pages_are_numbered() {
+        let name = |path: &str, number| numbered(Path::new(path), number);
+        assert_eq!(name("a/b.png", 1), Path::new("a/b.png"));
+        assert_eq!(name("a/b.png", 2), Path::new("a/b-2.png"));
+        assert_eq!(name("b", 12), Path::new("b-12"));
+    }
+}

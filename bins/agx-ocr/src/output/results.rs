@@ -1,0 +1,295 @@
+//! The pages as they come from the reader, and the result that they make up.
+
+use super::{
+    Measured,
+    costs::Costs,
+    document::{Content, Document, FailedPage, PageEntry, PlacedRegion, Several, Single},
+    files, json, print,
+};
+use crate::{
+    config::{Format, Output},
+    failure::{Failure, say},
+    reader::PageRead,
+};
+#[cfg(feature = "pdf")]
+use agx_ocr_pipeline::export::SearchablePdf;
+use agx_ocr_pipeline::{Page, Stats, export};
+use anyhow::anyhow;
+use image::RgbImage;
+use std::ops::ControlFlow;
+
+/// What was read so far.
+pub struct Results<'a> {
+    output: &'a Output,
+    pages: Vec<PageRead>,
+    warnings: Vec<String>,
+    /// Bytes of the result, at most.
+    bytes: usize,
+    /// Pages that are in the result or, one by one, already out.
+    read: usize,
+    #[cfg(feature = "pdf")]
+    pdf: SearchablePdf,
+}
+
+impl<'a> Results<'a> {
+    /// No page yet.
+    pub fn new(output: &'a Output) -> Self {
+        Self {
+            output,
+            pages: Vec::new(),
+            warnings: Vec::new(),
+            bytes: 0,
+            read: 0,
+            #[cfg(feature = "pdf")]
+            pdf: SearchablePdf::new(output.dpi),
+        }
+    }
+
+    /// Whether a page was read.
+    pub fn any(&self) -> bool {
+        self.read > 0
+    }
+
+    /// Notes what a reader should know, in a whole sentence.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// Takes a page. It is the last one, if the result would become too large.
+    ///
+    /// # Errors
+    /// When files or standard output cannot be written, or not even one page has room.
+    pub fn add(&mut self, mut read: PageRead) -> Result<ControlFlow<()>, Failure> {
+        let number = self.pages.len() + 1;
+        let picture = read.picture.take();
+        if let Ok(page) = &mut read.page {
+            round(page);
+            if let (Some(dir), Some(picture)) = (&self.output.assets, &picture) {
+                files::write_figures(page, picture, number, dir)?;
+            }
+        }
+        let bytes = self.bytes_alone(&read, picture.as_ref())?;
+        let most = self.output.most_bytes;
+        if self.bytes + bytes > most {
+            let name = read.place.name();
+            if !self.any() {
+                return Err(Failure::failed(anyhow!(
+                    "the result is too large: {bytes} bytes, where at most {most} are allowed \
+                     (--max-output-bytes)"
+                )));
+            }
+            self.warn(format!(
+                "{name} and those after it were left out: the result would be larger than {most} \
+                 bytes (--max-output-bytes)."
+            ));
+            return Ok(ControlFlow::Break(()));
+        }
+        self.bytes += bytes;
+        if let (Ok(page), Some(picture)) = (&read.page, picture) {
+            #[cfg(feature = "pdf")]
+            if self.output.format == Format::Pdf {
+                self.pdf.add_page(page, &picture).map_err(Failure::failed)?;
+            }
+            if let Some(path) = &self.output.overlay {
+                files::write_overlay(page, picture, number, path)?;
+            }
+        }
+        self.read += usize::from(read.page.is_ok());
+        self.pages.push(read);
+        // Until a page is read all may fail, and then nothing may be printed.
+        if self.output.format == Format::Jsonl && self.any() {
+            for read in self.pages.iter().filter(|read| !read.printed.replace(true)) {
+                print(&line(read)?)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Bytes of a result of this page alone. Together they are fewer.
+    fn bytes_alone(&self, read: &PageRead, picture: Option<&RgbImage>) -> Result<usize, Failure> {
+        match (self.output.format, &read.page, picture) {
+            (Format::Jsonl, ..) => Ok(line(read)?.len()),
+            #[cfg(feature = "pdf")]
+            (Format::Pdf, Ok(page), Some(picture)) => {
+                let mut alone = SearchablePdf::new(self.output.dpi);
+                alone.add_page(page, picture).map_err(Failure::failed)?;
+                Ok(alone.finish().len())
+            }
+            (format, ..) => Ok(render(format, std::slice::from_ref(read), &[], None)?.len()),
+        }
+    }
+
+    /// Prints the result; warnings that have no place in it go to standard error.
+    ///
+    /// # Errors
+    /// What was wrong with the pages, if none was read; or standard output cannot be written.
+    pub fn finish(mut self, measured: Option<Measured>) -> Result<(), Failure> {
+        if !self.any() {
+            let failures = self.pages.into_iter().filter_map(|read| {
+                let named = read.paged.then(|| read.place.name());
+                Some(match named {
+                    Some(name) => read
+                        .page
+                        .err()?
+                        .context(format!("{name} could not be read")),
+                    None => read.page.err()?,
+                })
+            });
+            let nothing = || Failure::failed(anyhow!("{}", self.warnings.join(" ")));
+            return Err(failures.reduce(Failure::and).unwrap_or_else(nothing));
+        }
+        for read in &self.pages {
+            if let Err(failure) = &read.page {
+                let name = read.place.name();
+                self.warnings
+                    .push(format!("{name} could not be read: {failure}"));
+            }
+        }
+        let format = self.output.format;
+        if !matches!(format, Format::Json { .. }) {
+            self.say_warnings();
+        }
+        match format {
+            Format::Jsonl => Ok(()),
+            #[cfg(feature = "pdf")]
+            Format::Pdf => print(&self.pdf.finish()),
+            _ => print(&render(format, &self.pages, &self.warnings, measured)?),
+        }
+    }
+
+    /// Says what the result has no place for.
+    fn say_warnings(&self) {
+        if self.output.format != Format::Jsonl {
+            for read in &self.pages {
+                let warnings = read.page.iter().flat_map(|page| &page.warnings);
+                for warning in warnings {
+                    match read.paged {
+                        true => say(&format!("Warning: {}: {warning}", read.place.name())),
+                        false => say(&format!("Warning: {warning}")),
+                    }
+                }
+            }
+        }
+        for warning in &self.warnings {
+            say(&format!("Warning: {warning}"));
+        }
+    }
+}
+
+/// The pages in a format that is one document.
+fn render(
+    format: Format,
+    reads: &[PageRead],
+    warnings: &[String],
+    measured: Option<Measured>,
+) -> Result<Vec<u8>, Failure> {
+    let pages = || reads.iter().filter_map(|read| read.page.as_ref().ok());
+    let owned = || pages().cloned().collect::<Vec<Page>>();
+    let text = match format {
+        Format::Json { pretty } => return json(&document(reads, warnings, measured), pretty),
+        Format::Text => {
+            let texts: Vec<&str> = pages().map(|page| &page.text[..]).collect();
+            texts.join("\n\u{c}") + "\n"
+        }
+        Format::Markdown => {
+            let read = reads.iter().filter(|read| read.page.is_ok());
+            let mut text = String::new();
+            for (i, (page, read)) in pages().zip(read).enumerate() {
+                if i > 0 {
+                    let name = read.place.name().replace("--", "- -");
+                    text.push_str(&format!("\n<!-- {name} -->\n\n"));
+                }
+                text.push_str(&page.text);
+                text.push('\n');
+            }
+            text
+        }
+        Format::Hocr => export::hocr(&owned()),
+        Format::Alto => export::alto(&owned()),
+        _ => String::new(),
+    };
+    Ok(text.into_bytes())
+}
+
+fn document<'a>(
+    reads: &'a [PageRead],
+    warnings: &'a [String],
+    measured: Option<Measured>,
+) -> Document<'a> {
+    let read = || {
+        reads
+            .iter()
+            .filter_map(|read| Some((&read.place, read.page.as_ref().ok()?)))
+    };
+    let stats: Stats = read().map(|(_, page)| page.stats).sum();
+    let stats = measured.map(|measured| Costs::new(stats, measured));
+    if let [
+        PageRead {
+            page: Ok(page),
+            paged: false,
+            ..
+        },
+    ] = reads
+    {
+        return Document::Page(Single { page, stats });
+    }
+    let texts: Vec<&str> = read().map(|(_, page)| &page.text[..]).collect();
+    let region = |(place, page): (&'a _, &'a Page)| {
+        let regions = page.regions.iter();
+        regions.map(move |region| PlacedRegion { place, region })
+    };
+    let first = read().next().map(|(_, page)| page);
+    Document::Pages(Several {
+        text: texts.join("\n\n"),
+        regions: read().flat_map(region).collect(),
+        pages: reads.iter().map(entry).collect(),
+        model: first.map_or("", |page| &page.model),
+        task: first.map_or("", |page| page.task),
+        warnings,
+        stats,
+    })
+}
+
+fn entry(read: &PageRead) -> PageEntry<'_> {
+    PageEntry {
+        place: &read.place,
+        content: match &read.page {
+            Ok(page) => Content::Read(page),
+            Err(failure) => Content::Failed(FailedPage::new(failure.to_string())),
+        },
+    }
+}
+
+/// A page as a line of JSON.
+fn line(read: &PageRead) -> Result<Vec<u8>, Failure> {
+    let mut line = serde_json::to_vec(&entry(read)).map_err(Failure::failed)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Confidences to four decimals: more would only say how the machine adds.
+fn round(page: &mut Page) {
+    let rounded = |confidence: f32| (confidence * 1e4).round() / 1e4;
+    page.confidence = rounded(page.confidence);
+    for region in &mut page.regions {
+        region.confidence = rounded(region.confidence);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidences_have_four_decimals() {
+        let printed = |confidence: f32| {
+            let mut page = Page::default();
+            page.confidence = confidence;
+            round(&mut page);
+            serde_json::to_string(&page.confidence).unwrap()
+        };
+        assert_eq!(printed(0.987_654_3), "0.9877");
+        assert_eq!(printed(1.0 / 3.0), "0.3333");
+        assert_eq!(printed(0.999_99), "1.0");
+    }
+}

@@ -1,0 +1,279 @@
+//! Reads all pages of all inputs, one after the other, on a thread of its own.
+
+use crate::{
+    config::Config,
+    failure::Failure,
+    input::{self, Source},
+    output::{Measured, Place},
+    pages::chosen,
+    progress::Progress,
+};
+use agx_ocr_pipeline::{
+    Document, Error, Event, Ocr, Page,
+    input::{DecodedImage, InputError},
+};
+use anyhow::anyhow;
+use image::RgbImage;
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tracing::{debug, info, trace};
+
+/// Room for parsers that go deep.
+const STACK: usize = 64 << 20;
+
+/// What the reader has to say.
+pub enum Message {
+    /// A page was read, or could not be.
+    Page(Box<PageRead>),
+    /// A sentence for the result's warnings.
+    Warning(String),
+    /// All is read. It comes last, and may be why nothing was read.
+    End(Result<Option<Box<Measured>>, Failure>),
+}
+
+/// A page, or why it could not be read.
+pub struct PageRead {
+    pub place: Place,
+    /// Whether it is one of several, or may be.
+    pub paged: bool,
+    pub page: Result<Page, Failure>,
+    /// The upright page, where the output needs it.
+    pub picture: Option<RgbImage>,
+    /// Whether it is out already.
+    pub printed: Cell<bool>,
+}
+
+/// Reads what the configuration names; `stdin` is what came on standard input, if it is among
+/// that.
+pub fn spawn(
+    config: Arc<Config>,
+    stdin: Option<Result<Vec<u8>, Failure>>,
+) -> Result<Receiver<Message>, Failure> {
+    // One page waits to be printed while the next is read.
+    let (messages, received) = mpsc::sync_channel(1);
+    let read = move || {
+        let end = read(&config, stdin, &messages);
+        let _ = messages.send(Message::End(end));
+    };
+    let started = thread::Builder::new()
+        .name("agx-ocr-reader".into())
+        .stack_size(STACK)
+        .spawn(read);
+    let about = |error| anyhow::Error::new(error).context("cannot start a thread");
+    started.map_err(about).map_err(Failure::failed)?;
+    Ok(received)
+}
+
+fn read(
+    config: &Config,
+    mut stdin: Option<Result<Vec<u8>, Failure>>,
+    messages: &SyncSender<Message>,
+) -> Result<Option<Box<Measured>>, Failure> {
+    let mut bytes = |source: &Source| match source {
+        Source::Stdin => stdin.take().unwrap_or_else(|| Ok(Vec::new())),
+        Source::File(path) => input::from_file(path, config.options.limits.bytes),
+    };
+    let (first, others) = config
+        .sources
+        .split_first()
+        .unwrap_or((&Source::Stdin, &[]));
+    let progress = Progress::new(config.progress);
+    progress.stage("loading the model");
+    let started = Instant::now();
+    // What is wrong with the only input is said beside what is wrong with the model.
+    let (ocr, first_bytes) = match (load(config), bytes(first)) {
+        (Err(model), Err(input)) if others.is_empty() => return Err(model.and(input)),
+        (_, Err(input)) if others.is_empty() => return Err(input),
+        (Err(model), _) => return Err(model),
+        (Ok(ocr), bytes) => (ocr, bytes),
+    };
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    info!(model = ocr.name(), load_ms, "loaded");
+
+    let mut reader = Reader {
+        config,
+        ocr,
+        messages,
+        progress,
+        end: Instant::now().checked_add(config.time),
+        pages: 0,
+    };
+    let mut flow = reader.read_input(first, first_bytes);
+    for source in others {
+        if flow.is_continue() {
+            flow = reader.read_input(source, bytes(source));
+        }
+    }
+    drop(reader.progress);
+    Ok(config.output.stats.then(|| {
+        Box::new(Measured {
+            load_ms,
+            machine: reader.ocr.machine(),
+            weight_bytes: reader.ocr.weight_bytes(),
+        })
+    }))
+}
+
+fn load(config: &Config) -> Result<Ocr, Failure> {
+    let Some(path) = &config.model else {
+        return Err(Failure::invalid(anyhow!(
+            "no model: give its directory with --model-path PATH or in MODEL_PATH"
+        )));
+    };
+    Ok(Ocr::load(path, config.options.clone())?)
+}
+
+struct Reader<'a> {
+    config: &'a Config,
+    ocr: Ocr,
+    messages: &'a SyncSender<Message>,
+    progress: Progress,
+    /// When the time is over, if ever.
+    end: Option<Instant>,
+    /// Pages so far.
+    pages: usize,
+}
+
+impl Reader<'_> {
+    /// Reads the pages of an input. It ends where nobody listens, or the time is over.
+    fn read_input(&mut self, source: &Source, bytes: Result<Vec<u8>, Failure>) -> ControlFlow<()> {
+        let several = self.config.sources.len() > 1;
+        let place = |page| Place {
+            input: several.then(|| source.to_string()),
+            page,
+        };
+        let document = bytes.and_then(|bytes| {
+            let limits = &self.config.options.limits;
+            let document = Document::open(bytes, limits).map_err(Error::from)?;
+            let pages = self.choose(&document)?;
+            Ok((document, pages))
+        });
+        let (document, pages) = match document {
+            Ok(opened) => opened,
+            Err(failure) => return self.send(place(1), several, Err(failure)),
+        };
+        let paged = several || document.is_paged();
+        for (i, number) in pages.iter().enumerate() {
+            let left = self.time_left();
+            if left == Some(Duration::ZERO) {
+                let name = place(*number).name();
+                let others = pages.len() - i - 1;
+                let seconds = self.config.time.as_secs_f64();
+                let _ = self.messages.send(Message::Warning(format!(
+                    "{name} and {others} after it were not read: the time of {seconds} s was over \
+                     (--max-seconds)."
+                )));
+                return ControlFlow::Break(());
+            }
+            if paged {
+                self.progress.page(i + 1, pages.len());
+            }
+            let read = self.read_page(&document, *number, left);
+            self.send(place(*number), paged, read)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The pages of a document that are to be read.
+    fn choose(&mut self, document: &Document) -> Result<Vec<usize>, Failure> {
+        let count = document.pages();
+        let pages = chosen(&self.config.pages, count).map_err(|range| {
+            Failure::invalid(anyhow!(
+                "there is no --pages {range}: the document has {count}"
+            ))
+        })?;
+        self.pages += pages.len();
+        let (actual, limit) = (self.pages, self.config.options.limits.pages);
+        if actual > limit {
+            let error = Error::from(InputError::TooManyPages { actual, limit });
+            let hint = "choose some with --pages, or raise --max-pages";
+            return Err(Failure::invalid(anyhow!("{error}: {hint}")));
+        }
+        Ok(pages)
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        self.end
+            .map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    fn read_page(
+        &mut self,
+        document: &Document,
+        number: usize,
+        time: Option<Duration>,
+    ) -> Result<(Page, DecodedImage), Failure> {
+        let (config, progress) = (self.config, &mut self.progress);
+        let mut options = config.options.read.clone();
+        options.time = time;
+        info!(page = number, task = config.task.name(), "reading");
+        let rendering = &options.rendering;
+        let image = document.page(number, rendering).map_err(Error::from)?;
+        let listen = |event: Event<'_>| {
+            log_event(&event);
+            progress.event(&event);
+            ControlFlow::Continue(())
+        };
+        let page = self
+            .ocr
+            .read_decoded(&image, &config.task, &options, listen)?;
+        info!(
+            regions = page.regions.len(),
+            tokens = page.tokens.generated,
+            finish_reason = ?page.finish_reason,
+            warnings = page.warnings.len(),
+            "read"
+        );
+        debug!(stats = ?page.stats, "times");
+        Ok((page, image))
+    }
+
+    fn send(
+        &self,
+        place: Place,
+        paged: bool,
+        read: Result<(Page, DecodedImage), Failure>,
+    ) -> ControlFlow<()> {
+        let (page, picture) = match read {
+            Ok((page, decoded)) => {
+                let wanted = self.config.output.wants_pictures();
+                (Ok(page), wanted.then_some(decoded.image))
+            }
+            Err(failure) => (Err(failure), None),
+        };
+        let read = PageRead {
+            place,
+            paged,
+            page,
+            picture,
+            printed: Cell::new(false),
+        };
+        match self.messages.send(Message::Page(Box::new(read))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// Logs a step; never what was read.
+fn log_event(event: &Event<'_>) {
+    match *event {
+        Event::Image {
+            width,
+            height,
+            bands,
+        } => info!(width, height, bands, "page"),
+        Event::View { done, total } => debug!(done, total, "view"),
+        Event::Prefill { tokens } => debug!(tokens, "prompt"),
+        Event::Token { count, .. } => trace!(count, "token"),
+        _ => {}
+    }
+}

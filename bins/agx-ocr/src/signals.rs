@@ -1,0 +1,43 @@
+//! Signals: the program ends with an exit code, and leaves no half document.
+
+#[cfg(unix)]
+use crate::{failure::say, output::WRITING};
+#[cfg(unix)]
+use std::{process, thread, time::Duration};
+
+/// How long a signal waits for a document that is being written, in tenths of a second. Its reader
+/// may have stopped reading.
+#[cfg(unix)]
+const PATIENCE: usize = 10;
+
+/// Ends with the code 128 and the signal's number at SIGHUP, SIGINT and SIGTERM.
+#[cfg(unix)]
+pub fn listen() {
+    use signal_hook::{
+        consts::{SIGHUP, SIGINT, SIGTERM},
+        iterator::Signals,
+        low_level::signal_name,
+    };
+    let Ok(mut signals) = Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+        return;
+    };
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            for _ in 0..PATIENCE {
+                let writing = WRITING.try_lock();
+                if writing.is_ok() {
+                    let name = signal_name(signal).unwrap_or("a signal");
+                    say(&format!("Error: ended by {name}"));
+                    process::exit(128 + signal);
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            process::exit(128 + signal);
+        }
+    };
+    let _ = thread::Builder::new().name("signals".into()).spawn(wait);
+}
+
+/// There are no such signals.
+#[cfg(not(unix))]
+pub fn listen() {}

@@ -1,0 +1,298 @@
+//! Statements 16, 19, 21, 23 and 24: what comes in cannot crash the program, hang it, or make it
+//! eat the machine.
+
+#[cfg(target_os = "linux")]
+use crate::support::finish_with_peak;
+use crate::support::{agx_ocr, document, expected, fixture, page};
+use serde_json::Value;
+use std::{fs, io::Cursor, time::Instant};
+
+/// As long as one page takes here, and then some.
+fn seconds_of_a_page() -> f64 {
+    let started = Instant::now();
+    agx_ocr(&[]).input(page("line-fox")).json();
+    started.elapsed().as_secs_f64()
+}
+
+#[test]
+fn au_21_time_is_limited() {
+    let args = ["--max-seconds", "0.000001"];
+    agx_ocr(&args)
+        .input(page("line-fox"))
+        .run()
+        .fails(1, &["the time of"]);
+
+    // Far more than there is time for: some pages are read, and the rest is named.
+    let seconds = format!("{}", 3.0 * seconds_of_a_page());
+    let mut run = agx_ocr(&["--max-seconds", &seconds]);
+    let path = document("../pages/receipt-market.png");
+    for _ in 0..300 {
+        run.command.args(["--input", &path]);
+    }
+    let started = Instant::now();
+    let result = run.json();
+    assert!(started.elapsed().as_secs_f64() < 4.0 * seconds.parse::<f64>().unwrap() + 10.0);
+    let pages = result["pages"].as_array().unwrap();
+    assert!((1..300).contains(&pages.len()), "{}", pages.len());
+    assert!(pages[0]["text"].as_str().unwrap().len() > 100);
+    let warnings = result["warnings"].to_string();
+    assert!(warnings.contains("--max-seconds"), "{warnings}");
+}
+
+#[test]
+fn au_21_a_page_that_takes_too_long_ends_where_it_is() {
+    // Receipts below receipts: bands that take far longer than there is time for.
+    let receipt = image::load_from_memory(&page("receipt-market")).unwrap();
+    let mut tall = image::RgbImage::new(receipt.width(), 40 * receipt.height());
+    for i in 0..40 {
+        let top = i * i64::from(receipt.height());
+        image::imageops::replace(&mut tall, &receipt.to_rgb8(), 0, top);
+    }
+    let mut png = Cursor::new(Vec::new());
+    tall.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let seconds = format!("{}", 4.0 * seconds_of_a_page());
+    let run = agx_ocr(&["--max-seconds", &seconds]).input(png.into_inner());
+    let result = run.json();
+    assert_eq!(result["finish_reason"], "timeout");
+    let text = result["text"].as_str().unwrap();
+    assert!(
+        expected("receipt-market", "out").starts_with(&text[..text.len().min(30)]),
+        "{text}"
+    );
+    assert!(result["warnings"].to_string().contains("time ran out"));
+}
+
+#[test]
+fn au_21_output_is_limited() {
+    let image = document("../pages/line-fox.png");
+    let one = agx_ocr(&["--input", &image]).run().stdout.len();
+    for format in ["json", "jsonl", "text", "markdown", "hocr", "alto", "pdf"] {
+        let args = [
+            "--input",
+            &image,
+            "--format",
+            format,
+            "--max-output-bytes",
+            "20",
+        ];
+        agx_ocr(&args)
+            .run()
+            .fails(1, &["too large", "--max-output-bytes"]);
+    }
+    let exact = one.to_string();
+    let args = ["--input", &image, "--max-output-bytes", &exact];
+    assert_eq!(agx_ocr(&args).run().stdout.len(), one);
+
+    // What has room is kept, and what has none is named.
+    let most = (4 * one).to_string();
+    let mut run = agx_ocr(&["--max-output-bytes", &most]);
+    for _ in 0..9 {
+        run.command.args(["--input", &image]);
+    }
+    let outcome = run.run();
+    assert!(outcome.stdout.len() <= 4 * one);
+    let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let pages = result["pages"].as_array().unwrap().len();
+    assert!((1..9).contains(&pages), "{pages}");
+    assert!(
+        result["warnings"]
+            .to_string()
+            .contains("--max-output-bytes")
+    );
+
+    let mut run = agx_ocr(&["--max-output-bytes", &most, "--format", "jsonl"]);
+    for _ in 0..9 {
+        run.command.args(["--input", &image]);
+    }
+    let outcome = run.run();
+    assert!(outcome.stdout.len() <= 4 * one && outcome.stdout.ends_with("}\n"));
+    assert!(
+        outcome.stderr.contains("--max-output-bytes"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn au_19_pages_are_limited() {
+    let pdf = document("pages.pdf");
+    let args = ["--input", &pdf, "--max-pages", "2"];
+    agx_ocr(&args)
+        .run()
+        .fails(2, &["too large", "3 pages", "--max-pages"]);
+    let args = ["--input", &pdf, "--max-pages", "2", "--pages", "2-3"];
+    assert_eq!(agx_ocr(&args).json()["pages"].as_array().unwrap().len(), 2);
+    // Of several inputs together.
+    let args = ["--input", &pdf, "--input", &pdf, "--max-pages", "3"];
+    let pages = agx_ocr(&args).json()["pages"].clone();
+    assert_eq!(pages.as_array().unwrap().len(), 4);
+    assert!(pages[3]["error"].as_str().unwrap().contains("6 pages"));
+}
+
+#[test]
+fn au_19_the_prompts_limit_is_an_option() {
+    let args = ["--prompt", "Free OCR.", "--max-prompt-bytes", "8"];
+    agx_ocr(&args)
+        .input(page("line-fox"))
+        .run()
+        .fails(2, &["too long", "--max-prompt-bytes"]);
+}
+
+/// Bytes that swell a millionfold, far above the limit, and a peak that stays near it.
+#[cfg(target_os = "linux")]
+#[test]
+fn au_19_a_pdf_that_swells_is_given_up() {
+    const LIMIT: u64 = 300_000_000;
+    for name in ["contents-bomb.pdf", "image-bomb.pdf"] {
+        let limit = LIMIT.to_string();
+        let args = ["--input", &document(name), "--max-memory", &limit];
+        let mut run = agx_ocr(&args);
+        let mut child = run.spawn();
+        drop(child.stdin.take());
+        let (outcome, peak) = finish_with_peak(child);
+        outcome.fails(1, &["--max-memory"]);
+        assert!(peak < LIMIT + 700_000_000, "{name}: {peak}");
+    }
+}
+
+#[test]
+fn au_21_a_pdf_that_draws_without_end_is_given_up() {
+    let args = [
+        "--input",
+        &document("forms-bomb.pdf"),
+        "--max-seconds",
+        "0.5",
+    ];
+    agx_ocr(&args).run().fails(1, &["--max-seconds"]);
+}
+
+/// All white, and as large as may be: 300 MB of pixels in a few.
+#[cfg(target_os = "linux")]
+#[test]
+fn au_19_a_png_that_swells_stays_within_its_pixels() {
+    let image = image::RgbImage::from_pixel(10_000, 10_000, image::Rgb([255; 3]));
+    let mut png = Cursor::new(Vec::new());
+    image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    drop(image);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("white.png");
+    fs::write(&path, png.into_inner()).unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 5_000_000);
+    let input = ["--input", path.to_str().unwrap(), "--max-tokens", "1"];
+    let mut run = agx_ocr(&input);
+    let mut child = run.spawn();
+    drop(child.stdin.take());
+    let (outcome, peak) = finish_with_peak(child);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(peak < 1_000_000_000, "{peak}");
+}
+
+#[test]
+fn au_16_weights_that_are_no_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture("models/agx-ocr-mini")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let weights = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let tensor = &names["model.layers.1.self_attn.o_proj.weight"]["data_offsets"];
+    let at = 8 + header + tensor[0].as_u64().unwrap() as usize;
+    bytes[at..at + 2].copy_from_slice(&0x7FC0_u16.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    let args = ["--model-path", dir.path().to_str().unwrap()];
+    let outcome = agx_ocr(&args).input(page("line-fox")).run();
+    outcome.fails(2, &["layer1.", "weights"]);
+}
+
+/// A picture of nothing: the model says something, and then the same again and again.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut level = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let image = image::GrayImage::from_fn(400, 300, |_, _| image::Luma([level()]));
+    let mut png = Cursor::new(Vec::new());
+    image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    png.into_inner()
+}
+
+#[test]
+fn an_answer_in_circles_is_ended_and_said() {
+    let result = agx_ocr(&[]).input(noise()).json();
+    assert_eq!(result["finish_reason"], "repetition", "{result}");
+    let warnings = result["warnings"].to_string();
+    assert!(warnings.contains("began to repeat itself"), "{warnings}");
+    let kept = agx_ocr(&["--keep-cycles"]).input(noise()).json();
+    assert_ne!(kept["finish_reason"], "repetition");
+    let text = |result: &Value| result["text"].as_str().unwrap().to_owned();
+    assert!(
+        text(&kept).starts_with(&text(&result)),
+        "only its end was cut off"
+    );
+    assert!(text(&kept).len() > text(&result).len());
+
+    let again = agx_ocr(&["--retry-mode", "base"]).input(noise()).json();
+    assert!(
+        again["warnings"].to_string().contains("in mode base"),
+        "{again}"
+    );
+}
+
+#[test]
+fn tokens_that_the_guard_allows_are_named() {
+    agx_ocr(&["--ngram-whitelist", "no such token"])
+        .input(page("line-fox"))
+        .run()
+        .fails(2, &["no such token"]);
+    // Forbidden to come twice, but for these.
+    let args = ["--no-repeat-ngram", "1", "--ngram-window", "99"];
+    let strict = agx_ocr(&args).input(page("line-fox")).json();
+    let args = [&args[..], &["--ngram-whitelist", "o"]].concat();
+    let lenient = agx_ocr(&args).input(page("line-fox")).json();
+    assert_ne!(strict["text"], lenient["text"]);
+}
+
+#[test]
+fn au_23_releases_check_their_arithmetic() {
+    let manifest = fs::read_to_string(fixture("../Cargo.toml")).unwrap();
+    let release = manifest.split("[profile.release]").nth(1).unwrap();
+    let release = release.split('[').next().unwrap();
+    assert!(release.contains("overflow-checks = true"));
+    let lean = manifest.split("[profile.lean]").nth(1).unwrap();
+    assert!(lean.starts_with("\ninherits = \"release\"") && !lean.contains("overflow-checks"));
+}
+
+#[test]
+fn au_23_misspelt_settings_of_a_model_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture("models/agx-ocr-mini")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = dir.path().join("processor_config.json");
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(&path, settings.replace("\"split\"", "\"spilt\"")).unwrap();
+    let args = ["--model-path", dir.path().to_str().unwrap()];
+    let outcome = agx_ocr(&args).input(page("line-fox")).run();
+    outcome.fails(2, &["processor_config.json", "spilt"]);
+}
+
+#[test]
+fn au_24_a_hundred_pages_give_the_same_text() {
+    let mut run = agx_ocr(&["--format", "jsonl"]);
+    let path = document("../pages/line-fox.png");
+    for _ in 0..100 {
+        run.command.args(["--input", &path]);
+    }
+    let outcome = run.run();
+    let texts: Vec<Value> = outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone())
+        .collect();
+    assert_eq!(texts, vec![Value::from(expected("line-fox", "out")); 100]);
+}

@@ -1,0 +1,206 @@
+//! Statements 2, 13 and 15: no network, no file beside the named ones, and an end with an exit
+//! code whatever happens around.
+
+use crate::support::{agx_ocr, document, feed, finish, fixture, page, skipped};
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// The system calls about files and the network that a run makes.
+fn trace(test: &str, args: &[&str]) -> Option<String> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        skipped(test, "strace is not installed");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-e", "trace=%file,%network", "-o"])
+        .arg(&log);
+    strace.arg(env!("CARGO_BIN_EXE_agx-ocr")).args(args);
+    strace
+        .env("MODEL_PATH", fixture("models/agx-ocr-mini"))
+        .stdin(Stdio::null());
+    let output = strace.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if stderr.contains("PTRACE") || stderr.contains("ptrace") {
+        skipped(test, "processes may not be traced here");
+        return None;
+    }
+    assert!(output.status.success(), "{stderr}");
+    Some(fs::read_to_string(log).unwrap())
+}
+
+/// Lines of a trace that open a connection, or that change a file.
+fn deeds(trace: &str) -> Vec<&str> {
+    const CHANGES: [&str; 10] = [
+        "O_WRONLY",
+        "O_RDWR",
+        "O_CREAT",
+        "rename",
+        "unlink",
+        "mkdir",
+        "rmdir",
+        "truncate(",
+        "chmod",
+        "link(",
+    ];
+    const NETWORK: [&str; 5] = ["socket(", "connect(", "bind(", "sendto(", "socketpair("];
+    let is_deed = |line: &&str| {
+        // The signals' thread is woken through a pair of sockets that leads nowhere else.
+        let own = line.contains("socketpair(AF_UNIX");
+        !own && CHANGES
+            .iter()
+            .chain(&NETWORK)
+            .any(|name| line.contains(name))
+            && !line.contains("readlink")
+    };
+    trace.lines().filter(is_deed).collect()
+}
+
+#[test]
+fn au_13_no_connection_and_no_file() {
+    let test = "au_13_no_connection_and_no_file";
+    for input in [document("pages.pdf"), document("../pages/line-fox.png")] {
+        let Some(trace) = trace(test, &["--input", &input, "--task", "ocr"]) else {
+            return;
+        };
+        assert!(trace.contains("model.safetensors"), "the trace is empty");
+        let deeds = deeds(&trace);
+        assert!(deeds.is_empty(), "{deeds:#?}");
+    }
+}
+
+#[test]
+fn au_13_only_named_files_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = dir.path().join("overlay.png");
+    let args = [
+        "--input",
+        &document("../pages/line-fox.png"),
+        "--overlay",
+        overlay.to_str().unwrap(),
+    ];
+    let Some(trace) = trace("au_13_only_named_files_are_written", &args) else {
+        return;
+    };
+    let deeds = deeds(&trace);
+    assert!(!deeds.is_empty());
+    assert!(
+        deeds.iter().all(|line| line.contains("overlay.png")),
+        "{deeds:#?}"
+    );
+}
+
+/// Sends a signal to the program while it reads a page, and gives its exit code and its output.
+#[cfg(unix)]
+fn ended_by(signal: &str) -> (Option<i32>, String, String) {
+    let mut run = agx_ocr(&[
+        "-v",
+        "--temperature",
+        "50",
+        "--max-tokens",
+        "8000",
+        "--keep-cycles",
+    ]);
+    let mut child = run.spawn();
+    feed(&mut child, &page("line-fox"));
+    drop(child.stdin.take());
+    // Until it says that it reads.
+    let mut stderr = child.stderr.take().unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("reading") {
+        let mut byte = [0];
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1);
+        seen.extend(byte);
+    }
+    let kill = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let rest = thread::spawn(move || {
+        let mut rest = String::new();
+        let _ = stderr.read_to_string(&mut rest);
+        rest
+    });
+    let outcome = finish(child, Ok(()));
+    (outcome.code, outcome.stdout, rest.join().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn au_15_signals_end_it_with_a_code_and_without_a_document() {
+    for (signal, code) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129)] {
+        let (ended, stdout, stderr) = ended_by(signal);
+        assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{signal}");
+        assert!(stderr.contains("Error: ended by SIG"), "{stderr}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn au_15_a_signal_while_waiting_for_input() {
+    let mut child = agx_ocr(&[]).spawn();
+    thread::sleep(Duration::from_millis(300));
+    let kill = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let stdin = child.stdin.take();
+    let outcome = finish(child, Ok(()));
+    drop(stdin);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(143), ""));
+}
+
+/// As in a shell: `agx-ocr … >&-`.
+#[cfg(unix)]
+#[test]
+fn au_15_a_closed_stdout_is_a_reader_who_wants_nothing() {
+    let script = format!(
+        "exec '{}' --input '{}' >&-",
+        env!("CARGO_BIN_EXE_agx-ocr"),
+        document("../pages/line-fox.png")
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).stdin(Stdio::null());
+    shell.env("MODEL_PATH", fixture("models/agx-ocr-mini"));
+    let output = shell.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn au_15_a_full_disk_in_every_format() {
+    for format in ["json", "jsonl", "text", "hocr", "alto", "pdf"] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut run = agx_ocr(&[
+            "--format",
+            format,
+            "--input",
+            &document("../pages/line-fox.png"),
+        ]);
+        run.command.stdin(Stdio::null()).stdout(full);
+        let output = run.command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            stderr.contains("cannot write to standard output"),
+            "{stderr}"
+        );
+    }
+    assert!(Path::new("/dev/full").exists());
+}
