@@ -2,7 +2,7 @@
 //! instructions do.
 
 use crate::{
-    dist::{ARM64, Build},
+    dist::{ARM64, Build, Dist},
     tool,
 };
 use anyhow::{Context, Result, ensure};
@@ -20,7 +20,7 @@ pub struct Args {
 
 /// Prints the loops, and fails where one with `bfmmla` uses the stack.
 pub fn run(args: &Args) -> Result<()> {
-    let assembly = assembly(&Build::new(ARM64, false)?)?;
+    let assembly = assembly(&Build::new(ARM64, &Dist::default())?)?;
     let loops = loops(&fs::read_to_string(assembly)?);
     let mut spilled = Vec::new();
     ensure!(loops.iter().any(|l| l.bfmmla > 0), "no loop has bfmmla");

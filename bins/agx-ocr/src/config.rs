@@ -5,6 +5,7 @@ use crate::{
     failure::Failure,
     input::Source,
     names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    output::{Format, Output},
     pages::PageRange,
 };
 use agx_ocr_pipeline::{
@@ -37,57 +38,6 @@ pub struct Config {
     pub output: Output,
     /// Whether progress may be shown: logs and a progress line would overwrite each other.
     pub progress: bool,
-}
-
-/// How to print.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// What to print.
-    pub format: Format,
-    /// With times, and the machine's limits.
-    pub stats: bool,
-    /// Bytes of the result.
-    pub most_bytes: usize,
-    /// Where figures go.
-    pub assets: Option<PathBuf>,
-    /// Where pages with their regions drawn go.
-    pub overlay: Option<PathBuf>,
-    /// Pixels an inch of the pages' images.
-    pub dpi: f32,
-}
-
-impl Output {
-    /// Whether the pages' images are needed, beside what was read.
-    pub fn wants_pictures(&self) -> bool {
-        #[cfg(feature = "pdf")]
-        if self.format == Format::Pdf {
-            return true;
-        }
-        self.assets.is_some() || self.overlay.is_some()
-    }
-}
-
-/// What to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON document.
-    Json {
-        /// In lines.
-        pretty: bool,
-    },
-    /// A JSON document a page.
-    Jsonl,
-    /// The text alone.
-    Text,
-    /// The text as markdown.
-    Markdown,
-    /// HTML with places.
-    Hocr,
-    /// XML with places.
-    Alto,
-    /// Images with their text.
-    #[cfg(feature = "pdf")]
-    Pdf,
 }
 
 impl Config {
@@ -125,8 +75,9 @@ impl Config {
             options,
             time,
             most_memory: args.max_memory,
+            // Lines of results would run into it too.
+            progress: args.verbose == 0 && output.format != Format::Jsonl,
             output,
-            progress: args.verbose == 0,
         })
     }
 }

@@ -15,7 +15,6 @@ use agx_ocr_pipeline::{
 use anyhow::anyhow;
 use image::RgbImage;
 use std::{
-    cell::Cell,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -47,8 +46,6 @@ pub struct PageRead {
     pub page: Result<Page, Failure>,
     /// The upright page, where the output needs it.
     pub picture: Option<RgbImage>,
-    /// Whether it is out already.
-    pub printed: Cell<bool>,
 }
 
 /// Reads what the configuration names; `stdin` is what came on standard input, if it is among
@@ -254,7 +251,6 @@ impl Reader<'_> {
             paged,
             page,
             picture,
-            printed: Cell::new(false),
         };
         match self.messages.send(Message::Page(Box::new(read))) {
             Ok(()) => ControlFlow::Continue(()),

@@ -42,7 +42,9 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
     }
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
-        Err(help) if !help.use_stderr() => return output::print(help.to_string().as_bytes()),
+        Err(help) if !help.use_stderr() => {
+            return output::print(help.to_string().as_bytes()).map(|_| ());
+        }
         Err(error) => {
             let message = error.to_string();
             let message = message.strip_prefix("error: ").unwrap_or(&message);

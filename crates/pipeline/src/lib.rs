@@ -33,8 +33,16 @@
 //! | [`Task`] | what to ask of the model: text, markdown, lines with places … |
 //! | [`Page`], [`Region`] | what it read, with a confidence |
 //! | [`Stats`], [`Machine`] | what a page cost, and what share of the machine's limits that was |
+//! | [`export`] | hOCR, ALTO, markdown with figures, overlays, searchable PDFs |
 //! | [`Event`] | what happens meanwhile: views, tokens |
 //! | [`input`] | bytes to upright images, page by page, with limits |
+//!
+//! # Features
+//!
+//! | | |
+//! |---|---|
+//! | `pdf` | PDF in and searchable PDF out |
+//! | `schema` | `JsonSchema` for the results |
 //!
 //! # Caveats
 //!

@@ -1,6 +1,7 @@
 //! Building for a machine, with what is at hand.
 
 use super::{
+    Dist,
     linker::{Linker, setting},
     std_library::StdLibrary,
     sysroot,
@@ -20,6 +21,7 @@ const PROFILE: &str = "lean";
 pub struct Build {
     pub target: String,
     pub linked_statically: bool,
+    pub without_pdf: bool,
     /// Cargo's.
     pub target_dir: PathBuf,
     std_library: StdLibrary,
@@ -28,7 +30,8 @@ pub struct Build {
 
 impl Build {
     /// Finds a standard library, which is built if need be, and a linker; says which.
-    pub fn new(target: &str, linked_statically: bool) -> Result<Self> {
+    pub fn new(target: &str, args: &Dist) -> Result<Self> {
+        let linked_statically = args.linked_statically;
         ensure!(
             !linked_statically || target.ends_with("linux-gnu"),
             "--static is for Linux with glibc, not for {target}"
@@ -48,6 +51,7 @@ impl Build {
         let mut build = Self {
             target: target.to_owned(),
             linked_statically,
+            without_pdf: args.without_pdf,
             target_dir,
             std_library,
             linker,
@@ -62,7 +66,11 @@ impl Build {
     /// Builds the command.
     pub fn binary(&self) -> Result<PathBuf> {
         let mut cargo = self.cargo("build");
-        tool::run(cargo.args(["--locked", "--package", "agx-ocr", "--profile", PROFILE]))?;
+        cargo.args(["--locked", "--package", "agx-ocr", "--profile", PROFILE]);
+        if self.without_pdf {
+            cargo.arg("--no-default-features");
+        }
+        tool::run(&mut cargo)?;
         let dir = self.target_dir.join(&self.target).join(PROFILE);
         let binary = dir.join(format!("agx-ocr{}", env::consts::EXE_SUFFIX));
         ensure!(binary.is_file(), "the build left no {}", binary.display());

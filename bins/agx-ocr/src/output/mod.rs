@@ -3,10 +3,12 @@
 mod costs;
 mod document;
 mod files;
+mod options;
 mod results;
 
 pub use costs::Measured;
 pub use document::Place;
+pub use options::{Format, Output};
 pub use results::Results;
 
 use crate::failure::Failure;
@@ -14,6 +16,7 @@ use anyhow::Context;
 use serde::Serialize;
 use std::{
     io::{self, IsTerminal, Write},
+    ops::ControlFlow,
     sync::Mutex,
 };
 
@@ -23,7 +26,7 @@ pub static WRITING: Mutex<()> = Mutex::new(());
 
 /// Prints one JSON document: in lines on a terminal or where asked for, else compact.
 pub fn print_json(document: &impl Serialize, pretty: bool) -> Result<(), Failure> {
-    print(&json(document, pretty)?)
+    print(&json(document, pretty)?).map(|_| ())
 }
 
 /// A JSON document and a newline.
@@ -40,15 +43,17 @@ fn json(document: &impl Serialize, pretty: bool) -> Result<Vec<u8>, Failure> {
     Ok(json)
 }
 
-/// Writes to standard output. A reader who has seen enough is no error.
-pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+/// Writes to standard output. A reader who has seen enough is no error: then there is no use in
+/// more.
+pub fn print(bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
     let _writing = WRITING.lock();
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => {
             let error = anyhow::Error::new(error).context("cannot write to standard output");
             Err(Failure::failed(error))
         }
-        _ => Ok(()),
     }
 }

@@ -1,13 +1,12 @@
 //! The pages as they come from the reader, and the result that they make up.
 
 use super::{
-    Measured,
+    Format, Measured, Output,
     costs::Costs,
     document::{Content, Document, FailedPage, PageEntry, PlacedRegion, Several, Single},
     files, json, print,
 };
 use crate::{
-    config::{Format, Output},
     failure::{Failure, say},
     reader::PageRead,
 };
@@ -25,8 +24,10 @@ pub struct Results<'a> {
     warnings: Vec<String>,
     /// Bytes of the result, at most.
     bytes: usize,
-    /// Pages that are in the result or, one by one, already out.
+    /// Pages that could be read.
     read: usize,
+    /// Pages that are out already, one by one.
+    printed: usize,
     #[cfg(feature = "pdf")]
     pdf: SearchablePdf,
 }
@@ -40,6 +41,7 @@ impl<'a> Results<'a> {
             warnings: Vec::new(),
             bytes: 0,
             read: 0,
+            printed: 0,
             #[cfg(feature = "pdf")]
             pdf: SearchablePdf::new(output.dpi),
         }
@@ -55,7 +57,7 @@ impl<'a> Results<'a> {
         self.warnings.push(warning);
     }
 
-    /// Takes a page. It is the last one, if the result would become too large.
+    /// Takes a page. It is the last one, if the result would become too large, or nobody reads it.
     ///
     /// # Errors
     /// When files or standard output cannot be written, or not even one page has room.
@@ -96,10 +98,21 @@ impl<'a> Results<'a> {
         }
         self.read += usize::from(read.page.is_ok());
         self.pages.push(read);
-        // Until a page is read all may fail, and then nothing may be printed.
-        if self.output.format == Format::Jsonl && self.any() {
-            for read in self.pages.iter().filter(|read| !read.printed.replace(true)) {
-                print(&line(read)?)?;
+        if self.output.format == Format::Jsonl {
+            return self.print_lines();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Prints the pages that are not out yet. Until one is read all may fail, and then nothing may
+    /// be printed.
+    fn print_lines(&mut self) -> Result<ControlFlow<()>, Failure> {
+        if self.any() {
+            for read in &self.pages[self.printed..] {
+                self.printed += 1;
+                if print(&line(read)?)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -152,8 +165,11 @@ impl<'a> Results<'a> {
         match format {
             Format::Jsonl => Ok(()),
             #[cfg(feature = "pdf")]
-            Format::Pdf => print(&self.pdf.finish()),
-            _ => print(&render(format, &self.pages, &self.warnings, measured)?),
+            Format::Pdf => print(&self.pdf.finish()).map(|_| ()),
+            _ => {
+                let result = render(format, &self.pages, &self.warnings, measured)?;
+                print(&result).map(|_| ())
+            }
         }
     }
 

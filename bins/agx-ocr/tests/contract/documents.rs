@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     process::Command,
+    time::Instant,
 };
 
 const NAMES: [&str; 3] = ["line-fox", "line-total", "line-error"];
@@ -288,4 +289,28 @@ fn jsonl_comes_page_by_page() {
     );
     assert_eq!(line["input"], second);
     assert!(child.wait().unwrap().success());
+}
+
+/// Two hundred pages, of which a reader wants one.
+#[test]
+fn jsonl_ends_where_its_reader_leaves() {
+    let mut run = agx_ocr(&["--format", "jsonl"]);
+    let path = document("../pages/line-fox.png");
+    for _ in 0..200 {
+        run.command.args(["--input", &path]);
+    }
+    let mut child = run.spawn();
+    drop(child.stdin.take());
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    drop(stdout);
+    let started = Instant::now();
+    assert!(line.ends_with("}\n"));
+    assert!(child.wait().unwrap().success());
+    let rest = started.elapsed();
+    let one = Instant::now();
+    agx_ocr(&["--input", &path]).json();
+    // A few pages were under way; two hundred would take far longer.
+    assert!(rest < 20 * one.elapsed(), "{rest:?}");
 }

@@ -187,6 +187,24 @@ fn au_19_a_png_that_swells_stays_within_its_pixels() {
     assert!(peak < 1_000_000_000, "{peak}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn au_19_a_tiff_that_swells_stays_within_its_pixels() {
+    let args = ["--input", &document("white-bomb.tiff"), "--max-tokens", "1"];
+    let mut child = agx_ocr(&args).spawn();
+    drop(child.stdin.take());
+    let (outcome, peak) = finish_with_peak(child);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(peak < 1_000_000_000, "{peak}");
+    // A pixel less, and it is refused before anything is decoded.
+    let limited = [&args[..], &["--max-pixels", "99999999"]].concat();
+    let mut child = agx_ocr(&limited).spawn();
+    drop(child.stdin.take());
+    let (outcome, peak) = finish_with_peak(child);
+    outcome.fails(2, &["too large", "10000x10000"]);
+    assert!(peak < 100_000_000, "{peak}");
+}
+
 #[test]
 fn au_16_weights_that_are_no_numbers() {
     let dir = tempfile::tempdir().unwrap();

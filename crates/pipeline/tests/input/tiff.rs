@@ -200,6 +200,18 @@ fn large_and_short_ones_are_refused() {
     assert!(message(&tiff(&[short], true)).contains("corrupt or invalid TIFF"));
 }
 
+#[test]
+fn lengths_that_lie_are_corrupt() {
+    // The bytes of the strip: as many as the number of its place has room for.
+    let mut file = tiff(&[grey(10)], true);
+    let entry = file
+        .windows(4)
+        .position(|bytes| bytes == [0x17, 0x01, 4, 0]);
+    let at = entry.unwrap() + 8;
+    file[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(message(&file).contains("TIFF"));
+}
+
 proptest! {
     /// Damage in the numbers of a file, where its structure is.
     #[test]
