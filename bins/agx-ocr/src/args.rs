@@ -7,7 +7,7 @@
 
 use crate::{
     names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
-    pages::PageRange,
+    ranges::PageRange,
 };
 use agx_ocr_pipeline::{Limits, Rendering};
 use clap::{Parser, value_parser};
@@ -19,8 +19,6 @@ const MAX_PROMPT: usize = 32 << 10;
 const MAX_OUTPUT: usize = 10_000_000;
 /// Seconds that reading may take.
 const MAX_SECONDS: f64 = 300.0;
-/// Bytes of memory beside the mapped model.
-const MAX_MEMORY: u64 = 4_000_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,11 +45,13 @@ Examples:
     agx-ocr --input \"$page\" < /dev/null
 
 Exit codes:
-  0  The page was read, perhaps in part: see \"warnings\" in the result
-  1  Processing failed: memory, the machine, writing the result
-  2  Invalid arguments, input or model
+  0              Pages were read, perhaps in part: see \"warnings\" in the result
+  1              Processing failed: memory, time, the machine, writing the result
+  2              Invalid arguments, input or model
+  129, 130, 143  Ended by SIGHUP, SIGINT, SIGTERM
 
-On failure nothing is printed to standard output, and standard error says why.";
+On failure nothing is printed to standard output, but for lines of jsonl that are out already, and
+standard error says why.";
 
 /// Read the text of images and documents with DeepSeek-OCR.
 ///
@@ -182,7 +182,7 @@ pub struct Args {
     /// Let an answer go round in circles until it is as long as it may be
     ///
     /// Otherwise it ends, cut behind the first round, when 1 to 128 tokens come three times in a
-    /// row and 48 tokens long.
+    /// row and 48 tokens long. Rows and cells of tables that are all empty may go on for 768 tokens.
     #[arg(long, help_heading = "Reading")]
     pub keep_cycles: bool,
 
@@ -289,8 +289,11 @@ pub struct Args {
     pub max_seconds: f64,
 
     /// Most bytes of memory beside the mapped model; an input that takes more is given up
-    #[arg(long, value_name = "N", default_value_t = MAX_MEMORY, help_heading = "Limits")]
-    pub max_memory: u64,
+    /// [default: 4 billion, or what the machine has left if that is less]
+    ///
+    /// It is looked at fifty times a second, where Linux says how much is taken.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_memory: Option<u64>,
 
     /// Load the model even if memory seems to be too small for it
     #[arg(long, help_heading = "Limits")]

@@ -6,10 +6,11 @@ use crate::{
     input::Source,
     names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
     output::{Format, Output},
-    pages::PageRange,
+    ranges::PageRange,
 };
 use agx_ocr_pipeline::{
     Alpha, Limits, Mode, Options, Precision, ReadOptions, Repetition, Sampling, Split, Task,
+    available_memory,
 };
 use anyhow::{Result, anyhow, bail, ensure};
 use std::{
@@ -50,7 +51,7 @@ impl Config {
 
         let time = Duration::try_from_secs_f64(args.max_seconds);
         let time = time.ok().filter(|time| !time.is_zero()).ok_or_else(|| {
-            Failure::invalid(anyhow!("--max-seconds is {}, not a time", args.max_seconds))
+            Failure::invalid(anyhow!("--max-seconds is no number of seconds above 0"))
         })?;
 
         let mut options = Options::default();
@@ -74,12 +75,19 @@ impl Config {
             task,
             options,
             time,
-            most_memory: args.max_memory,
+            most_memory: args.max_memory.unwrap_or_else(most_memory),
             // Lines of results would run into it too.
             progress: args.verbose == 0 && output.format != Format::Jsonl,
             output,
         })
     }
+}
+
+/// Bytes of memory that reading may take where nothing is said: more than a large page takes, and
+/// no more than there is.
+fn most_memory() -> u64 {
+    const MOST: u64 = 4_000_000_000;
+    available_memory().map_or(MOST, |left| left.min(MOST))
 }
 
 fn sources(paths: Vec<PathBuf>) -> Result<Vec<Source>> {
@@ -339,6 +347,7 @@ mod tests {
             "--max-seconds 0",
             "--max-seconds -1",
             "--max-seconds nan",
+            "--max-seconds 1e300",
             "--dpi 0",
             "--pages 0",
             "--pages 3-1",

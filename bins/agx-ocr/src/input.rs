@@ -8,14 +8,19 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// How long [`drain`] waits for the next bytes. Who has bytes to write does so at once; this is
-/// for a pipe that a caller left open by accident.
+/// How long [`Drain::wait`] waits for the next bytes. Who has bytes to write does so at once; this
+/// is for a pipe that a caller left open by accident.
 const IDLE: Duration = Duration::from_secs(2);
+/// How long it waits for a writer who never comes to an end.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Where an image or a document comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +40,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// All bytes of standard input, unless they are more than `limit`. It is read to its end in any
-/// case.
+/// All bytes of standard input, unless they are more than `limit`. What somebody writes is read to
+/// its end in any case.
 pub fn from_stdin(limit: u64) -> Result<Vec<u8>, Failure> {
     let mut stdin = io::stdin().lock();
     if stdin.is_terminal() {
@@ -46,7 +51,11 @@ pub fn from_stdin(limit: u64) -> Result<Vec<u8>, Failure> {
     }
     let bytes = read(&mut stdin, limit).context("cannot read standard input");
     let bytes = bytes.map_err(Failure::failed)?;
-    let rest = io::copy(&mut stdin, &mut io::sink()).unwrap_or(0);
+    let rest = match has_writer() {
+        true => io::copy(&mut stdin, &mut io::sink()).unwrap_or(0),
+        // A device may have no end.
+        false => 0,
+    };
     check(bytes, rest, limit)
 }
 
@@ -89,31 +98,73 @@ fn check(bytes: Vec<u8>, rest: u64, limit: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Reads and forgets what is left of standard input, to its end or until nothing comes any more.
+/// Begins to read and forget what comes on standard input: nobody here reads it, or no longer.
 ///
-/// A caller that writes its input first and then looks at the exit code would otherwise meet a
-/// closed pipe. Only a pipe has such a writer: what a file or a terminal holds is left alone.
-pub fn drain() {
-    if !has_writer() {
-        return;
-    }
-    let (alive, news) = mpsc::channel();
-    let reader = move || {
-        let mut stdin = io::stdin().lock();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match stdin.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return,
-                Ok(_) if alive.send(()).is_err() => return,
-                Ok(_) => {}
+/// A caller that writes its input first and then looks at what comes out would otherwise meet a
+/// closed pipe, or wait for us as we for it. Only a pipe has such a writer: what a file or a
+/// terminal holds is left alone.
+pub fn drain() -> &'static Drain {
+    static DRAIN: OnceLock<Drain> = OnceLock::new();
+    DRAIN.get_or_init(|| {
+        let drain = Drain {
+            started: Instant::now(),
+            latest: Arc::default(),
+            ended: Arc::new(AtomicBool::new(!has_writer())),
+        };
+        let Drain {
+            started,
+            latest,
+            ended,
+        } = drain.clone();
+        let reader = move || {
+            let mut stdin = io::stdin().lock();
+            let mut buffer = vec![0; 64 << 10];
+            while !ended.load(Ordering::Relaxed) {
+                match stdin.read(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => ended.store(true, Ordering::Relaxed),
+                    Ok(_) => latest.store(milliseconds(started), Ordering::Relaxed),
+                }
             }
+        };
+        // The thread may outlast everything; it ends with the process.
+        let thread = thread::Builder::new().name("stdin".into()).spawn(reader);
+        if thread.is_err() {
+            drain.ended.store(true, Ordering::Relaxed);
         }
-    };
-    // The thread may outlast the wait; it ends with the process.
-    if thread::Builder::new().spawn(reader).is_ok() {
-        while news.recv_timeout(IDLE).is_ok() {}
+        drain
+    })
+}
+
+/// What is known of standard input while it is drained.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    started: Instant,
+    /// When something came last, in milliseconds since the start.
+    latest: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Drain {
+    /// Waits for its end, as long as something comes: [`IDLE`] without anything is enough, and so
+    /// is [`LONGEST`].
+    pub fn wait(&self) {
+        let waiting = Instant::now();
+        let idle = || {
+            let latest = self.latest.load(Ordering::Relaxed);
+            milliseconds(self.started).saturating_sub(latest)
+        };
+        while !self.ended.load(Ordering::Relaxed)
+            && u128::from(idle()) < IDLE.as_millis()
+            && waiting.elapsed() < LONGEST
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
+}
+
+fn milliseconds(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether standard input is a pipe or a socket.

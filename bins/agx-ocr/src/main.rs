@@ -1,15 +1,15 @@
 //! `agx-ocr` reads the text of images and documents with DeepSeek-OCR: an AGEniX Agentic Unit.
 //!
-//! The bytes of an image come on standard input, one JSON document goes to standard output, and
+//! The bytes of an image or a document come on standard input, one JSON document goes to standard output, and
 //! all else to standard error.
 //!
 //! | | |
 //! |---|---|
-//! | `args`, `names`, `pages` | the arguments as they are typed, and the help |
+//! | `args`, `names`, `ranges` | the arguments as they are typed, and the help |
 //! | `config` | the same, checked and put in the library's terms |
 //! | `run` | from arguments to the printed result, within time and memory |
 //! | `input` | the inputs' bytes, and what is left of standard input |
-//! | `reader` | from inputs to pages |
+//! | `reader`, `pages` | from inputs to pages |
 //! | `output` | pages as JSON and in other formats, on standard output and in files |
 //! | `card` | what `--describe` prints |
 //! | `progress` | what a person at a terminal sees meanwhile |
@@ -26,6 +26,7 @@ mod names;
 mod output;
 mod pages;
 mod progress;
+mod ranges;
 mod reader;
 mod run;
 mod signals;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // First, so that whoever still writes to us gets to read the rest.
-            input::drain();
+            input::drain().wait();
             failure.report();
             failure.exit_code()
         }

@@ -38,8 +38,9 @@ mod tests {
     #[test]
     fn linux_says_so() {
         let before = taken().unwrap();
-        let filled = vec![1_u8; 64 << 20];
-        assert!(taken().unwrap() >= before + (60 << 20));
+        // Other tests may give some back meanwhile.
+        let filled = std::hint::black_box(vec![1_u8; 256 << 20]);
+        assert!(taken().unwrap() >= before + (128 << 20));
         assert!(peak().unwrap() > filled.len() as u64);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// A line on standard error that tells what is being done; nothing where that is no terminal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     line: ProgressBar,
     /// Before every message: which page it is about.
@@ -71,8 +71,9 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
+impl Progress {
+    /// Takes the line away, for all that share it.
+    pub fn end(&self) {
         self.line.finish_and_clear();
     }
 }

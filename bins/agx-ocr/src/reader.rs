@@ -4,18 +4,16 @@ use crate::{
     config::Config,
     failure::Failure,
     input::{self, Source},
-    output::{Measured, Place},
-    pages::chosen,
+    output::Measured,
+    pages::{PageRead, Place},
     progress::Progress,
+    ranges::chosen,
 };
-use agx_ocr_pipeline::{
-    Document, Error, Event, Ocr, Page,
-    input::{DecodedImage, InputError},
-};
+use agx_ocr_pipeline::{Document, Error, Event, Ocr, Page, input::DecodedImage};
 use anyhow::anyhow;
-use image::RgbImage;
 use std::{
     ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{self, Receiver, SyncSender},
@@ -30,6 +28,8 @@ const STACK: usize = 64 << 20;
 
 /// What the reader has to say.
 pub enum Message {
+    /// The model is loaded, and the time for reading begins.
+    Loaded,
     /// A page was read, or could not be.
     Page(Box<PageRead>),
     /// A sentence for the result's warnings.
@@ -38,26 +38,17 @@ pub enum Message {
     End(Result<Option<Box<Measured>>, Failure>),
 }
 
-/// A page, or why it could not be read.
-pub struct PageRead {
-    pub place: Place,
-    /// Whether it is one of several, or may be.
-    pub paged: bool,
-    pub page: Result<Page, Failure>,
-    /// The upright page, where the output needs it.
-    pub picture: Option<RgbImage>,
-}
-
 /// Reads what the configuration names; `stdin` is what came on standard input, if it is among
 /// that.
 pub fn spawn(
     config: Arc<Config>,
     stdin: Option<Result<Vec<u8>, Failure>>,
+    progress: Progress,
 ) -> Result<Receiver<Message>, Failure> {
     // One page waits to be printed while the next is read.
     let (messages, received) = mpsc::sync_channel(1);
     let read = move || {
-        let end = read(&config, stdin, &messages);
+        let end = read(&config, stdin, progress, &messages);
         let _ = messages.send(Message::End(end));
     };
     let started = thread::Builder::new()
@@ -72,6 +63,7 @@ pub fn spawn(
 fn read(
     config: &Config,
     mut stdin: Option<Result<Vec<u8>, Failure>>,
+    progress: Progress,
     messages: &SyncSender<Message>,
 ) -> Result<Option<Box<Measured>>, Failure> {
     let mut bytes = |source: &Source| match source {
@@ -82,7 +74,6 @@ fn read(
         .sources
         .split_first()
         .unwrap_or((&Source::Stdin, &[]));
-    let progress = Progress::new(config.progress);
     progress.stage("loading the model");
     let started = Instant::now();
     // What is wrong with the only input is said beside what is wrong with the model.
@@ -94,6 +85,7 @@ fn read(
     };
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     info!(model = ocr.name(), load_ms, "loaded");
+    let _ = messages.send(Message::Loaded);
 
     let mut reader = Reader {
         config,
@@ -109,7 +101,7 @@ fn read(
             flow = reader.read_input(source, bytes(source));
         }
     }
-    drop(reader.progress);
+    reader.progress.end();
     Ok(config.output.stats.then(|| {
         Box::new(Measured {
             load_ms,
@@ -140,61 +132,66 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the pages of an input. It ends where nobody listens, or the time is over.
+    /// Reads the pages of an input. It ends where nobody listens.
     fn read_input(&mut self, source: &Source, bytes: Result<Vec<u8>, Failure>) -> ControlFlow<()> {
         let several = self.config.sources.len() > 1;
         let place = |page| Place {
             input: several.then(|| source.to_string()),
             page,
         };
-        let document = bytes.and_then(|bytes| {
-            let limits = &self.config.options.limits;
-            let document = Document::open(bytes, limits).map_err(Error::from)?;
-            let pages = self.choose(&document)?;
-            Ok((document, pages))
-        });
+        let document = bytes.and_then(|bytes| self.open(bytes));
         let (document, pages) = match document {
             Ok(opened) => opened,
             Err(failure) => return self.send(place(1), several, Err(failure)),
         };
         let paged = several || document.is_paged();
         for (i, number) in pages.iter().enumerate() {
-            let left = self.time_left();
-            if left == Some(Duration::ZERO) {
-                let name = place(*number).name();
-                let others = pages.len() - i - 1;
-                let seconds = self.config.time.as_secs_f64();
-                let _ = self.messages.send(Message::Warning(format!(
-                    "{name} and {others} after it were not read: the time of {seconds} s was over \
-                     (--max-seconds)."
-                )));
-                return ControlFlow::Break(());
+            if i > 0 && self.time_is_over() {
+                let (name, left) = (place(*number).name(), pages.len() - i);
+                let of = if left > 1 { " and those after it" } else { "" };
+                let warning = format!("{name}{of} could not be read: {}.", self.over());
+                return match self.messages.send(Message::Warning(warning)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                };
             }
             if paged {
                 self.progress.page(i + 1, pages.len());
             }
-            let read = self.read_page(&document, *number, left);
+            // A defect is the page's failure, and what was read before stays.
+            let read = catch_unwind(AssertUnwindSafe(|| self.read_page(&document, *number)));
+            let read = read.unwrap_or_else(|_| Err(Failure::internal()));
             self.send(place(*number), paged, read)?;
         }
         ControlFlow::Continue(())
     }
 
-    /// The pages of a document that are to be read.
-    fn choose(&mut self, document: &Document) -> Result<Vec<usize>, Failure> {
+    /// A document, and those of its pages that are to be read.
+    fn open(&mut self, bytes: Vec<u8>) -> Result<(Document, Vec<usize>), Failure> {
+        if self.time_is_over() {
+            return Err(Failure::failed(anyhow!("{}", self.over())));
+        }
+        let limits = &self.config.options.limits;
+        let document = Document::open(bytes, limits).map_err(Error::from)?;
         let count = document.pages();
         let pages = chosen(&self.config.pages, count).map_err(|range| {
             Failure::invalid(anyhow!(
                 "there is no --pages {range}: the document has {count}"
             ))
         })?;
-        self.pages += pages.len();
-        let (actual, limit) = (self.pages, self.config.options.limits.pages);
+        let (actual, limit) = (self.pages + pages.len(), limits.pages);
         if actual > limit {
-            let error = Error::from(InputError::TooManyPages { actual, limit });
-            let hint = "choose some with --pages, or raise --max-pages";
-            return Err(Failure::invalid(anyhow!("{error}: {hint}")));
+            return Err(Failure::invalid(anyhow!(
+                "the input is too large: {actual} pages in all, where at most {limit} are \
+                 allowed: choose some with --pages, or raise --max-pages"
+            )));
         }
-        Ok(pages)
+        self.pages = actual;
+        Ok((document, pages))
+    }
+
+    fn time_is_over(&self) -> bool {
+        self.time_left() == Some(Duration::ZERO)
     }
 
     fn time_left(&self) -> Option<Duration> {
@@ -202,18 +199,25 @@ impl Reader<'_> {
             .map(|end| end.saturating_duration_since(Instant::now()))
     }
 
+    /// What is said when time is over.
+    fn over(&self) -> String {
+        let seconds = self.config.time.as_secs_f64();
+        format!("the time of {seconds} s was over (--max-seconds)")
+    }
+
     fn read_page(
         &mut self,
         document: &Document,
         number: usize,
-        time: Option<Duration>,
     ) -> Result<(Page, DecodedImage), Failure> {
-        let (config, progress) = (self.config, &mut self.progress);
+        let config = self.config;
         let mut options = config.options.read.clone();
-        options.time = time;
         info!(page = number, task = config.task.name(), "reading");
         let rendering = &options.rendering;
         let image = document.page(number, rendering).map_err(Error::from)?;
+        // Decoding has taken some of it.
+        options.time = self.time_left();
+        let progress = &mut self.progress;
         let listen = |event: Event<'_>| {
             log_event(&event);
             progress.event(&event);
@@ -221,7 +225,11 @@ impl Reader<'_> {
         };
         let page = self
             .ocr
-            .read_decoded(&image, &config.task, &options, listen)?;
+            .read_decoded(&image, &config.task, &options, listen);
+        let page = page.map_err(|error| match error {
+            Error::Timeout(_) => Failure::failed(anyhow!("{}", self.over())),
+            error => error.into(),
+        })?;
         info!(
             regions = page.regions.len(),
             tokens = page.tokens.generated,

@@ -7,19 +7,23 @@ use crate::{
     args::Args,
     card::card,
     config::Config,
-    failure::Failure,
+    failure::{Failure, say},
     input::{self, Source},
     memory,
-    output::{self, Results},
+    output::{self, Measured, Results},
+    progress::Progress,
     reader::{self, Message},
 };
 use anyhow::anyhow;
 use clap::Parser;
 use std::{
     ffi::OsString,
-    io,
-    ops::ControlFlow,
-    sync::{Arc, mpsc::RecvTimeoutError},
+    io, process,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
     time::{Duration, Instant},
 };
 use tracing::Level;
@@ -58,47 +62,92 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
 fn read(config: Config) -> Result<(), Failure> {
     // To its end before anything is written, even if the model is missing: a caller that writes
     // all of it first, and reads only then, would wait for us as we for it.
-    let stdin = config
-        .sources
-        .contains(&Source::Stdin)
-        .then(|| input::from_stdin(config.options.limits.bytes));
-
+    let stdin = match config.sources.contains(&Source::Stdin) {
+        true => Some(input::from_stdin(config.options.limits.bytes)),
+        false => {
+            input::drain();
+            None
+        }
+    };
+    guard(config.most_memory);
     let config = Arc::new(config);
-    let messages = reader::spawn(config.clone(), stdin)?;
-    let latest = Instant::now().checked_add(config.time.saturating_add(GRACE));
+    let progress = Progress::new(config.progress);
+    let messages = reader::spawn(config.clone(), stdin, progress.clone())?;
     let mut results = Results::new(&config.output);
+    let end = collect(&config, &messages, &mut results);
+    progress.end();
+    match end? {
+        End::Read(measured) => results.finish(measured),
+        // The reader is left behind; it ends with the process.
+        End::GivenUp(reason) if results.any() => {
+            results.warn(format!("Reading was given up at a page: {reason}."));
+            results.finish(None)
+        }
+        End::GivenUp(reason) => Err(Failure::failed(anyhow!("reading was given up: {reason}"))),
+    }
+}
+
+/// How reading ended.
+enum End {
+    /// As it should, or nobody wants more.
+    Read(Option<Measured>),
+    /// For this reason, amid a page.
+    GivenUp(String),
+}
+
+/// Takes the pages as they come, as long as there is time and memory.
+fn collect(
+    config: &Config,
+    messages: &Receiver<Message>,
+    results: &mut Results<'_>,
+) -> Result<End, Failure> {
+    let latest = || Instant::now().checked_add(config.time.saturating_add(GRACE));
+    let mut end = latest();
     loop {
-        let reason = match messages.recv_timeout(PULSE) {
-            Ok(Message::Warning(warning)) => {
-                results.warn(warning);
-                continue;
-            }
-            Ok(Message::Page(page)) => match results.add(*page)? {
-                ControlFlow::Continue(()) => continue,
-                ControlFlow::Break(()) => return results.finish(None),
-            },
-            Ok(Message::End(Ok(measured))) => return results.finish(measured.map(|it| *it)),
-            Ok(Message::End(Err(failure))) => return Err(failure),
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::internal()),
-            Err(RecvTimeoutError::Timeout) => {
-                if latest.is_some_and(|latest| Instant::now() > latest) {
-                    let seconds = config.time.as_secs_f64();
-                    format!("the time of {seconds} s was over (--max-seconds)")
-                } else if memory::taken().is_some_and(|bytes| bytes > config.most_memory) {
-                    let most = config.most_memory;
-                    format!("it takes more than {most} bytes of memory (--max-memory)")
-                } else {
-                    continue;
+        match messages.recv_timeout(PULSE) {
+            Ok(Message::Loaded) => end = latest(),
+            Ok(Message::Warning(warning)) => results.warn(warning),
+            Ok(Message::Page(page)) => {
+                input::drain().wait();
+                if results.add(*page)?.is_break() {
+                    return Ok(End::Read(None));
                 }
             }
-        };
-        // The reader is left behind; it ends with the process.
-        if !results.any() {
-            return Err(Failure::failed(anyhow!("reading was given up: {reason}")));
+            Ok(Message::End(measured)) => return Ok(End::Read(measured?.map(|it| *it))),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(End::GivenUp(Failure::internal().to_string()));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if end.is_some_and(|end| Instant::now() > end) {
+                    let seconds = config.time.as_secs_f64();
+                    let reason = format!("the time of {seconds} s was over (--max-seconds)");
+                    return Ok(End::GivenUp(reason));
+                }
+                let most = config.most_memory;
+                if memory::taken().is_some_and(|bytes| bytes > most) {
+                    let reason =
+                        format!("it takes more than {most} bytes of memory (--max-memory)");
+                    return Ok(End::GivenUp(reason));
+                }
+            }
         }
-        results.warn(format!("Reading was given up at a page: {reason}."));
-        return results.finish(None);
     }
+}
+
+/// Ends the program where memory grows on although reading was given up, while what was read is
+/// still being printed or standard input drained.
+fn guard(most: u64) {
+    let hard = most.saturating_add(most / 4);
+    let watch = move || {
+        while memory::taken().is_none_or(|bytes| bytes <= hard) {
+            thread::sleep(PULSE);
+        }
+        say(&format!(
+            "Error: it takes more than {hard} bytes of memory (--max-memory)"
+        ));
+        process::exit(1);
+    };
+    let _ = thread::Builder::new().name("memory".into()).spawn(watch);
 }
 
 /// Sends what is logged to standard error: nothing, steps, or details.

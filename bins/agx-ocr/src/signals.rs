@@ -1,4 +1,4 @@
-//! Signals: the program ends with an exit code, and leaves no half document.
+//! Signals: the program ends with an exit code, and leaves no half document on standard output.
 
 #[cfg(unix)]
 use crate::{failure::say, output::WRITING};
@@ -10,7 +10,8 @@ use std::{process, thread, time::Duration};
 #[cfg(unix)]
 const PATIENCE: usize = 10;
 
-/// Ends with the code 128 and the signal's number at SIGHUP, SIGINT and SIGTERM.
+/// Ends with the code 128 and the signal's number at SIGHUP, SIGINT and SIGTERM; those that the
+/// caller has ignored, as nohup does, stay so.
 #[cfg(unix)]
 pub fn listen() {
     use signal_hook::{
@@ -18,7 +19,11 @@ pub fn listen() {
         iterator::Signals,
         low_level::signal_name,
     };
-    let Ok(mut signals) = Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+    let ignored = ignored();
+    let heeded = [SIGHUP, SIGINT, SIGTERM]
+        .into_iter()
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let Ok(mut signals) = Signals::new(heeded) else {
         return;
     };
     let wait = move || {
@@ -36,6 +41,16 @@ pub fn listen() {
         }
     };
     let _ = thread::Builder::new().name("signals".into()).spawn(wait);
+}
+
+/// The signals that were ignored when the program started, a bit each from 1; none where the
+/// system does not say.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// There are no such signals.

@@ -47,7 +47,7 @@ struct Goal {
 
 impl Costs {
     /// The costs of pages, beside what was measured.
-    pub fn new(pages: Stats, measured: Measured) -> Self {
+    pub fn new(pages: Stats, measured: &Measured) -> Self {
         let Measured {
             load_ms,
             machine,
@@ -55,18 +55,18 @@ impl Costs {
         } = measured;
         let bf16 = machine.gflops.bf16;
         Self {
-            load_ms,
+            load_ms: *load_ms,
             peak_memory_gb: memory::peak().map(gigabytes),
             pages,
-            stages: pages.stages(&machine),
+            stages: pages.stages(machine),
             goal: Goal {
                 load_ms: 500.0,
-                peak_memory_gb: gigabytes(weight_bytes as u64) + 1.0,
+                peak_memory_gb: gigabytes(*weight_bytes as u64) + 1.0,
                 vision_bf16_share: bf16.map(|_| 0.65),
                 prefill_bf16_share: bf16.map(|_| 0.60),
                 decode_share: 0.83,
             },
-            machine,
+            machine: machine.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use image::{ImageFormat, RgbImage};
 use std::{
     fs,
-    io::Cursor,
+    io::{Cursor, Write},
     path::{Path, PathBuf},
 };
 
@@ -60,22 +60,30 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Writes all of a PNG or, if that fails, none.
+/// Writes all of a PNG or, if that fails, leaves what is there.
 fn write(image: &RgbImage, path: &Path) -> Result<(), Failure> {
-    let mut png = Cursor::new(Vec::new());
-    let written = image
-        .write_to(&mut png, ImageFormat::Png)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| {
-            fs::write(path, png.into_inner()).map_err(|error| {
-                // Half a file is worse than none.
-                if path.is_file() {
-                    let _ = fs::remove_file(path);
-                }
-                error.into()
-            })
-        });
-    written
+    let write = || {
+        let mut png = Cursor::new(Vec::new());
+        image.write_to(&mut png, ImageFormat::Png)?;
+        let png = png.into_inner();
+        // A device or a pipe cannot be replaced.
+        let special = fs::metadata(path).is_ok_and(|there| !there.is_file());
+        if special {
+            return Ok(fs::write(path, png)?);
+        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut beside = builder.tempfile_in(dir.unwrap_or(Path::new(".")))?;
+        beside.write_all(&png)?;
+        beside.persist(path)?;
+        Ok::<(), anyhow::Error>(())
+    };
+    write()
         .with_context(|| format!("cannot write {}", path.display()))
         .map_err(Failure::failed)
 }
@@ -83,6 +91,22 @@ fn write(image: &RgbImage, path: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let image = RgbImage::new(2, 2);
+        write(&image, &path).unwrap();
+        write(&image, &path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // A directory in the place of the file.
+        let taken = dir.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert!(write(&image, &taken).is_err());
+        assert!(taken.is_dir());
+        assert!(write(&image, &dir.path().join("none/a.png")).is_err());
+    }
 
     #[test]
     fn further_pages_are_numbered() {

@@ -1,13 +1,12 @@
 //! What was read, in the format that was asked for, on standard output and in files.
 
 mod costs;
-mod document;
 mod files;
 mod options;
+mod report;
 mod results;
 
 pub use costs::Measured;
-pub use document::Place;
 pub use options::{Format, Output};
 pub use results::Results;
 

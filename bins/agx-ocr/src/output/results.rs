@@ -3,12 +3,12 @@
 use super::{
     Format, Measured, Output,
     costs::Costs,
-    document::{Content, Document, FailedPage, PageEntry, PlacedRegion, Several, Single},
     files, json, print,
+    report::{Content, FailedPage, PageEntry, PlacedRegion, Report, Several, Single},
 };
 use crate::{
     failure::{Failure, say},
-    reader::PageRead,
+    pages::PageRead,
 };
 #[cfg(feature = "pdf")]
 use agx_ocr_pipeline::export::SearchablePdf;
@@ -58,43 +58,33 @@ impl<'a> Results<'a> {
     }
 
     /// Takes a page. It is the last one, if the result would become too large, or nobody reads it.
+    /// A page whose files cannot be written counts as one that could not be read.
     ///
     /// # Errors
-    /// When files or standard output cannot be written, or not even one page has room.
+    /// When standard output cannot be written, or not even one page has room.
     pub fn add(&mut self, mut read: PageRead) -> Result<ControlFlow<()>, Failure> {
         let number = self.pages.len() + 1;
         let picture = read.picture.take();
         if let Ok(page) = &mut read.page {
             round(page);
-            if let (Some(dir), Some(picture)) = (&self.output.assets, &picture) {
-                files::write_figures(page, picture, number, dir)?;
+            if let Err(failure) = self.cut_figures(page, picture.as_ref(), number) {
+                read.page = Err(failure);
             }
         }
         let bytes = self.bytes_alone(&read, picture.as_ref())?;
         let most = self.output.most_bytes;
         if self.bytes + bytes > most {
-            let name = read.place.name();
             if !self.any() {
-                return Err(Failure::failed(anyhow!(
-                    "the result is too large: {bytes} bytes, where at most {most} are allowed \
-                     (--max-output-bytes)"
-                )));
+                return Err(too_large(bytes, most));
             }
-            self.warn(format!(
-                "{name} and those after it were left out: the result would be larger than {most} \
-                 bytes (--max-output-bytes)."
-            ));
+            self.leave_out(&read);
             return Ok(ControlFlow::Break(()));
         }
         self.bytes += bytes;
-        if let (Ok(page), Some(picture)) = (&read.page, picture) {
-            #[cfg(feature = "pdf")]
-            if self.output.format == Format::Pdf {
-                self.pdf.add_page(page, &picture).map_err(Failure::failed)?;
-            }
-            if let Some(path) = &self.output.overlay {
-                files::write_overlay(page, picture, number, path)?;
-            }
+        if let (Ok(page), Some(picture)) = (&read.page, picture)
+            && let Err(failure) = self.draw(page, picture, number)
+        {
+            read.page = Err(failure);
         }
         self.read += usize::from(read.page.is_ok());
         self.pages.push(read);
@@ -104,29 +94,68 @@ impl<'a> Results<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Cuts the figures out of a page and links them, where that is asked for.
+    fn cut_figures(
+        &self,
+        page: &mut Page,
+        picture: Option<&RgbImage>,
+        number: usize,
+    ) -> Result<(), Failure> {
+        match (&self.output.assets, picture) {
+            (Some(dir), Some(picture)) => files::write_figures(page, picture, number, dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// Draws a page into the files and the PDF that are asked for.
+    fn draw(&mut self, page: &Page, picture: RgbImage, number: usize) -> Result<(), Failure> {
+        if let Some(path) = &self.output.overlay {
+            files::write_overlay(page, picture.clone(), number, path)?;
+        }
+        #[cfg(feature = "pdf")]
+        if self.output.format == Format::Pdf {
+            self.pdf.add_page(page, &picture).map_err(Failure::failed)?;
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, read: &PageRead) {
+        let (name, most) = (read.place.name(), self.output.most_bytes);
+        self.warn(format!(
+            "{name} and those after it were left out: the result would be larger than {most} bytes \
+             (--max-output-bytes)."
+        ));
+    }
+
     /// Prints the pages that are not out yet. Until one is read all may fail, and then nothing may
     /// be printed.
     fn print_lines(&mut self) -> Result<ControlFlow<()>, Failure> {
-        if self.any() {
-            for read in &self.pages[self.printed..] {
-                self.printed += 1;
-                if print(&line(read)?)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+        if !self.any() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        for read in &mut self.pages[self.printed..] {
+            self.printed += 1;
+            if print(&line(read)?)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            // What is out need not be kept.
+            if let Ok(page) = &mut read.page {
+                *page = Page::default();
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Bytes of a result of this page alone. Together they are fewer.
+    /// Bytes of a result of this page alone: those of several together are about the sum.
     fn bytes_alone(&self, read: &PageRead, picture: Option<&RgbImage>) -> Result<usize, Failure> {
         match (self.output.format, &read.page, picture) {
             (Format::Jsonl, ..) => Ok(line(read)?.len()),
             #[cfg(feature = "pdf")]
             (Format::Pdf, Ok(page), Some(picture)) => {
                 let mut alone = SearchablePdf::new(self.output.dpi);
-                alone.add_page(page, picture).map_err(Failure::failed)?;
-                Ok(alone.finish().len())
+                // What is wrong with the page is said when it is added.
+                let added = alone.add_page(page, picture).is_ok();
+                Ok(if added { alone.finish().len() } else { 0 })
             }
             (format, ..) => Ok(render(format, std::slice::from_ref(read), &[], None)?.len()),
         }
@@ -158,19 +187,26 @@ impl<'a> Results<'a> {
                     .push(format!("{name} could not be read: {failure}"));
             }
         }
-        let format = self.output.format;
+        let (format, most) = (self.output.format, self.output.most_bytes);
+        let result = match format {
+            Format::Jsonl => Vec::new(),
+            #[cfg(feature = "pdf")]
+            Format::Pdf => std::mem::replace(&mut self.pdf, SearchablePdf::new(1.0)).finish(),
+            _ => loop {
+                let result = render(format, &self.pages, &self.warnings, measured.as_ref())?;
+                if result.len() <= most {
+                    break result;
+                }
+                // What stands between the pages, and warnings, were not counted.
+                let last = self.pages.pop().filter(|_| !self.pages.is_empty());
+                let last = last.ok_or_else(|| too_large(result.len(), most))?;
+                self.leave_out(&last);
+            },
+        };
         if !matches!(format, Format::Json { .. }) {
             self.say_warnings();
         }
-        match format {
-            Format::Jsonl => Ok(()),
-            #[cfg(feature = "pdf")]
-            Format::Pdf => print(&self.pdf.finish()).map(|_| ()),
-            _ => {
-                let result = render(format, &self.pages, &self.warnings, measured)?;
-                print(&result).map(|_| ())
-            }
-        }
+        print(&result).map(|_| ())
     }
 
     /// Says what the result has no place for.
@@ -192,17 +228,24 @@ impl<'a> Results<'a> {
     }
 }
 
+fn too_large(bytes: usize, most: usize) -> Failure {
+    Failure::failed(anyhow!(
+        "the result is too large: {bytes} bytes, where at most {most} are allowed \
+         (--max-output-bytes)"
+    ))
+}
+
 /// The pages in a format that is one document.
 fn render(
     format: Format,
     reads: &[PageRead],
     warnings: &[String],
-    measured: Option<Measured>,
+    measured: Option<&Measured>,
 ) -> Result<Vec<u8>, Failure> {
     let pages = || reads.iter().filter_map(|read| read.page.as_ref().ok());
     let owned = || pages().cloned().collect::<Vec<Page>>();
     let text = match format {
-        Format::Json { pretty } => return json(&document(reads, warnings, measured), pretty),
+        Format::Json { pretty } => return json(&report(reads, warnings, measured), pretty),
         Format::Text => {
             let texts: Vec<&str> = pages().map(|page| &page.text[..]).collect();
             texts.join("\n\u{c}") + "\n"
@@ -227,11 +270,11 @@ fn render(
     Ok(text.into_bytes())
 }
 
-fn document<'a>(
+fn report<'a>(
     reads: &'a [PageRead],
     warnings: &'a [String],
-    measured: Option<Measured>,
-) -> Document<'a> {
+    measured: Option<&Measured>,
+) -> Report<'a> {
     let read = || {
         reads
             .iter()
@@ -247,7 +290,7 @@ fn document<'a>(
         },
     ] = reads
     {
-        return Document::Page(Single { page, stats });
+        return Report::Page(Single { page, stats });
     }
     let texts: Vec<&str> = read().map(|(_, page)| &page.text[..]).collect();
     let region = |(place, page): (&'a _, &'a Page)| {
@@ -255,7 +298,7 @@ fn document<'a>(
         regions.map(move |region| PlacedRegion { place, region })
     };
     let first = read().next().map(|(_, page)| page);
-    Document::Pages(Several {
+    Report::Pages(Several {
         text: texts.join("\n\n"),
         regions: read().flat_map(region).collect(),
         pages: reads.iter().map(entry).collect(),

@@ -1,13 +1,13 @@
 //! Documents of many pages, and many inputs: statements 3, 7 and 14, and --pages.
 
-use crate::support::{Outcome, agx_ocr, document, expected, fixture, page};
+use crate::support::{Outcome, agx_ocr, document, expected, finish, fixture, page};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader},
     process::Command,
-    time::Instant,
+    thread,
 };
 
 const NAMES: [&str; 3] = ["line-fox", "line-total", "line-error"];
@@ -281,20 +281,22 @@ fn jsonl_comes_page_by_page() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(next()["text"], expected("line-fox", "out"));
-    fs::write(&pipe, page("line-total")).unwrap();
+    let write = pipe.clone();
+    let writer = thread::spawn(move || fs::write(write, page("line-total")));
     let line = next();
     assert_eq!(
         (&line["text"], &line["page"]),
         (&json!(expected("line-total", "out")), &json!(1))
     );
     assert_eq!(line["input"], second);
-    assert!(child.wait().unwrap().success());
+    writer.join().unwrap().unwrap();
+    assert_eq!(finish(child, Ok(())).code, Some(0));
 }
 
 /// Two hundred pages, of which a reader wants one.
 #[test]
 fn jsonl_ends_where_its_reader_leaves() {
-    let mut run = agx_ocr(&["--format", "jsonl"]);
+    let mut run = agx_ocr(&["-v", "--format", "jsonl"]);
     let path = document("../pages/line-fox.png");
     for _ in 0..200 {
         run.command.args(["--input", &path]);
@@ -305,12 +307,38 @@ fn jsonl_ends_where_its_reader_leaves() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut line).unwrap();
     drop(stdout);
-    let started = Instant::now();
     assert!(line.ends_with("}\n"));
-    assert!(child.wait().unwrap().success());
-    let rest = started.elapsed();
-    let one = Instant::now();
-    agx_ocr(&["--input", &path]).json();
-    // A few pages were under way; two hundred would take far longer.
-    assert!(rest < 20 * one.elapsed(), "{rest:?}");
+    let outcome = finish(child, Ok(()));
+    assert_eq!(outcome.code, Some(0));
+    // A few were under way.
+    let read = outcome.stderr.matches(" reading ").count();
+    assert!((1..20).contains(&read), "{read}");
+}
+
+#[test]
+fn files_that_cannot_be_written_fail_their_page() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second page's overlay would be this directory.
+    fs::create_dir(dir.path().join("a-2.png")).unwrap();
+    let overlay = dir.path().join("a.png");
+    let args = [
+        "--input",
+        &document("grey.tiff"),
+        "--overlay",
+        overlay.to_str().unwrap(),
+    ];
+    let result = parse(&read(&args));
+    let errors = result["pages"].as_array().unwrap().iter();
+    let errors: Vec<bool> = errors.map(|page| page["error"].is_string()).collect();
+    assert_eq!(errors, [false, true, false]);
+}
+
+#[test]
+fn inputs_that_time_was_too_short_for_are_named() {
+    let mut run = agx_ocr(&["--max-seconds", "0.000001"]);
+    let paths = [document("grey.tiff"), document("pages.pdf")];
+    for path in &paths {
+        run.command.args(["--input", path]);
+    }
+    run.run().fails(1, &[&paths[0], &paths[1], "--max-seconds"]);
 }

@@ -1,12 +1,12 @@
 //! Statements 2, 13 and 15: no network, no file beside the named ones, and an end with an exit
 //! code whatever happens around.
 
-use crate::support::{agx_ocr, document, feed, finish, fixture, page, skipped};
+use crate::support::{agx_ocr, document, finish, fixture, skipped};
 use std::{
     fs,
     io::Read,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -98,60 +98,100 @@ fn au_13_only_named_files_are_written() {
     );
 }
 
-/// Sends a signal to the program while it reads a page, and gives its exit code and its output.
+/// Starts the program with a page, and then a pipe into which nobody writes: it has read the one,
+/// and waits for the other. Gives the child and what keeps the pipe's directory.
 #[cfg(unix)]
-fn ended_by(signal: &str) -> (Option<i32>, String, String) {
-    let mut run = agx_ocr(&[
-        "-v",
-        "--temperature",
-        "50",
-        "--max-tokens",
-        "8000",
-        "--keep-cycles",
-    ]);
-    let mut child = run.spawn();
-    feed(&mut child, &page("line-fox"));
-    drop(child.stdin.take());
-    // Until it says that it reads.
-    let mut stderr = child.stderr.take().unwrap();
+fn waiting(command: Option<Command>) -> (Child, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("page.png");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let page = document("../pages/line-fox.png");
+    let args = ["-v", "--input", &page, "--input", pipe.to_str().unwrap()];
+    let mut run = agx_ocr(&args);
+    if let Some(mut command) = command {
+        command.arg(env!("CARGO_BIN_EXE_agx-ocr")).args(args);
+        command.env("MODEL_PATH", fixture("models/agx-ocr-mini"));
+        run.command = command;
+    }
+    run.command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = run.command.stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.as_mut().unwrap();
     let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains("reading") {
+    while !String::from_utf8_lossy(&seen).contains(" read ") {
         let mut byte = [0];
-        assert_eq!(stderr.read(&mut byte).unwrap(), 1);
+        assert_eq!(
+            stderr.read(&mut byte).unwrap(),
+            1,
+            "{}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.extend(byte);
     }
+    (child, dir)
+}
+
+#[cfg(unix)]
+fn send(signal: &str, child: &Child) {
     let kill = Command::new("kill")
         .args([signal, &child.id().to_string()])
         .status();
     assert!(kill.unwrap().success());
-    let rest = thread::spawn(move || {
-        let mut rest = String::new();
-        let _ = stderr.read_to_string(&mut rest);
-        rest
-    });
-    let outcome = finish(child, Ok(()));
-    (outcome.code, outcome.stdout, rest.join().unwrap())
 }
 
 #[cfg(unix)]
 #[test]
 fn au_15_signals_end_it_with_a_code_and_without_a_document() {
     for (signal, code) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129)] {
-        let (ended, stdout, stderr) = ended_by(signal);
-        assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{signal}");
-        assert!(stderr.contains("Error: ended by SIG"), "{stderr}");
+        let (child, _dir) = waiting(None);
+        send(signal, &child);
+        let outcome = finish(child, Ok(()));
+        assert_eq!(
+            (outcome.code, outcome.stdout.as_str()),
+            (Some(code), ""),
+            "{signal}"
+        );
+        assert!(
+            outcome.stderr.contains("Error: ended by SIG"),
+            "{}",
+            outcome.stderr
+        );
     }
 }
 
-#[cfg(unix)]
+/// As nohup starts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn au_15_a_signal_that_the_caller_ignores_is_ignored() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    let (child, _dir) = waiting(Some(shell));
+    send("-HUP", &child);
+    thread::sleep(Duration::from_millis(200));
+    send("-TERM", &child);
+    assert_eq!(finish(child, Ok(())).code, Some(143));
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn au_15_a_signal_while_waiting_for_input() {
     let mut child = agx_ocr(&[]).spawn();
-    thread::sleep(Duration::from_millis(300));
-    let kill = Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status();
-    assert!(kill.unwrap().success());
+    // Until it heeds the signal, the fifteenth.
+    let status = format!("/proc/{}/status", child.id());
+    let heeds = || {
+        let status = fs::read_to_string(&status).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        u64::from_str_radix(mask.unwrap().trim(), 16).unwrap() >> 14 & 1 == 1
+    };
+    while !heeds() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    send("-TERM", &child);
     let stdin = child.stdin.take();
     let outcome = finish(child, Ok(()));
     drop(stdin);

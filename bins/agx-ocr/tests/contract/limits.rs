@@ -116,6 +116,18 @@ fn au_25_stdin_is_drained_before_a_failing_exit() {
 }
 
 #[test]
+fn au_25_stdin_is_drained_where_it_is_not_read() {
+    let path = fixture("pages/line-fox.png");
+    let zeros = io::repeat(0).take(8 << 20);
+    let outcome = agx_ocr(&["--input", path.to_str().unwrap()])
+        .stream(zeros)
+        .run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.written.is_ok(), "{:?}", outcome.written);
+    assert!(outcome.stdout.contains(&expected("line-fox", "out")));
+}
+
+#[test]
 fn au_25_a_stdin_that_nobody_closes_is_not_waited_for() {
     let path = fixture("pages/line-fox.png");
     for (args, code) in [

@@ -1,6 +1,7 @@
-//! The JSON document: one page, or many.
+//! The JSON document that is printed: one page, or many.
 
 use super::costs::Costs;
+use crate::pages::Place;
 use agx_ocr_pipeline::{Page, Region};
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
-pub enum Document<'a> {
+pub enum Report<'a> {
     Page(Single<'a>),
     Pages(Several<'a>),
 }
@@ -43,17 +44,6 @@ pub struct Several<'a> {
     /// With --stats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<Costs>,
-}
-
-/// Where a page comes from.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Place {
-    /// The input as it was named, where there are several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<String>,
-    /// The page's number in its document, from 1.
-    pub page: usize,
 }
 
 /// A region of one of several pages.
@@ -99,16 +89,6 @@ pub struct FailedPage {
     pub warnings: [String; 0],
 }
 
-impl Place {
-    /// What a message calls the page.
-    pub fn name(&self) -> String {
-        match &self.input {
-            Some(input) => format!("Page {} of {input}", self.page),
-            None => format!("Page {}", self.page),
-        }
-    }
-}
-
 impl FailedPage {
     pub fn new(error: String) -> Self {
         Self {
@@ -129,7 +109,7 @@ mod tests {
     #[test]
     fn the_schema_is_that_of_the_types() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/output.schema.json");
-        let mut schema = schemars::schema_for!(Document<'static>);
+        let mut schema = schemars::schema_for!(Report<'static>);
         schema.insert("title".into(), "Result of agx-ocr".into());
         let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         if env::var_os("AGX_OCR_BLESS").is_some() {
