@@ -8,7 +8,12 @@ use agx_ocr_language::{
     Answer, GenerateOptions, NgramScope, NoRepeatNgram, Prompt, Repeated, StopCycles,
 };
 use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
-use agx_ocr_vision::{VisionConfig, views::Views};
+use agx_ocr_vision::{
+    VisionConfig,
+    bands::Band,
+    views::{self, ViewMode, Views},
+};
+use image::RgbImage;
 use std::{
     ops::{ControlFlow, Range},
     time::Instant,
@@ -27,13 +32,17 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// The number of views.
-    pub(crate) fn count(&self) -> usize {
-        1 + self
-            .views
-            .tiles
-            .as_ref()
-            .map_or(0, |tiles| tiles.images.len())
+    pub(crate) fn new(page: &RgbImage, band: &Band, mode: &ViewMode) -> Result<Self> {
+        let views = if *band == Band::whole(page) {
+            views::prepare(page, mode)
+        } else {
+            views::prepare(&band.crop(page), mode)
+        };
+        Ok(Self {
+            origin: (band.left, band.top),
+            size: (band.width(), band.height()),
+            views: views?,
+        })
     }
 
     /// Multiply-adds that encoding the views takes.
@@ -175,8 +184,9 @@ impl Ocr {
                     None => ControlFlow::Continue(()),
                 }
             });
-        let answer = answer
-            .map_err(|error| self.locate_damage(error.into(), &band.views, task, &answered))?;
+        let answer = answer.map_err(|error| {
+            self.locate_damage(error.into(), &band.views, task, &answered, until)
+        })?;
         let total = milliseconds(started);
         let prefill = first_token.unwrap_or(total);
         stats.prefill_ms += prefill;
@@ -193,8 +203,9 @@ impl Ocr {
         let special = self.tokenizer.special();
         let max_tokens = options.max_tokens.unwrap_or(self.defaults.max_tokens);
         // Cells of a table repeat lawfully.
+        let cells: Vec<u32> = [special.td, special.td_end].into_iter().flatten().collect();
         let whitelist = match &options.ngram_whitelist {
-            None => [special.td, special.td_end].into_iter().flatten().collect(),
+            None => cells.clone(),
             Some(tokens) => self.ids(tokens)?,
         };
         let mut generate = GenerateOptions::new(special.eos, max_tokens);
@@ -212,12 +223,11 @@ impl Ocr {
             });
         }
         generate.stop_cycles = options.stop_cycles.then(|| {
-            // Empty rows repeat as lawfully as their cells.
+            // Whatever the other guard allows; empty rows repeat as lawfully as their cells.
             let rows = ["<tr>", "</tr>"].map(|token| self.tokenizer.token_id(token));
-            let whitelist = whitelist.into_iter().chain(rows.into_iter().flatten());
-            StopCycles {
-                whitelist: whitelist.collect(),
-            }
+            let table = cells.into_iter().chain(rows.into_iter().flatten());
+            let whitelist = whitelist.into_iter().chain(table).collect();
+            StopCycles { whitelist }
         });
         Ok(generate)
     }
@@ -304,6 +314,35 @@ pub(crate) fn confidence(log_probabilities: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Options;
+
+    #[test]
+    fn tables_repeat_lawfully_whatever_else_may() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
+        let ocr = Ocr::load(model, Options::default()).unwrap();
+        let lists = |given: Option<&[&str]>| {
+            let given = given.map(|tokens| tokens.iter().map(ToString::to_string).collect());
+            let options = ReadOptions {
+                ngram_whitelist: given,
+                ..ReadOptions::default()
+            };
+            let generate = ocr.generate_options(&options).unwrap();
+            let guard = generate.no_repeat_ngram.unwrap().whitelist;
+            (guard, generate.stop_cycles.unwrap().whitelist)
+        };
+        let id = |token: &str| ocr.tokenizer.token_id(token).unwrap();
+        let (cells, rows) = (["<td>", "</td>"].map(id), ["<tr>", "</tr>"].map(id));
+        let table = [cells, rows].concat();
+        let holds = |list: &[u32]| table.iter().all(|id| list.contains(id));
+
+        let (guard, cycles) = lists(None);
+        assert!(guard == cells && holds(&cycles));
+        let (guard, cycles) = lists(Some(&[]));
+        assert!(guard.is_empty() && holds(&cycles));
+        let (guard, cycles) = lists(Some(&["<|ref|>"]));
+        assert_eq!(guard, [id("<|ref|>")]);
+        assert!(holds(&cycles) && cycles.contains(&guard[0]));
+    }
 
     #[test]
     fn confidence_is_the_geometric_mean() {

@@ -4,7 +4,7 @@
 //! that is not a number shows at the end, for it spoils everything after it: in the logits. Then
 //! the page is read again with an observer that names the first stage.
 
-use crate::{Error, Ocr, Result};
+use crate::{Error, Ocr, Result, until::Until};
 use agx_ocr_backend::{Error as BackendError, Observer};
 use agx_ocr_language::{Error as LanguageError, Prompt, Wanted};
 use agx_ocr_text::{Task, prompt_ids};
@@ -12,14 +12,18 @@ use agx_ocr_vision::views::Views;
 use candle_core::{DType, Tensor};
 use std::{cell::RefCell, fmt};
 
-/// Stops at the first value that is not finite, and remembers the stage that made it.
-#[derive(Default)]
-struct Finite {
+/// Stops at the first value that is not finite, and remembers the stage that made it; stops without
+/// one when the page's time is over.
+struct Finite<'a> {
     stage: RefCell<Option<String>>,
+    until: &'a Until,
 }
 
-impl Observer for Finite {
+impl Observer for Finite<'_> {
     fn observe(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> agx_ocr_backend::Result<()> {
+        if self.until.stopped().is_some() {
+            return Err(BackendError::Stopped(format!("after {stage}")));
+        }
         if is_finite(value)? {
             return Ok(());
         }
@@ -50,20 +54,22 @@ pub(crate) fn is_finite(value: &Tensor) -> agx_ocr_backend::Result<bool> {
 impl Ocr {
     /// The same error, but [`Error::Damaged`] with the place of the damage where it says that the
     /// model's results are not finite. `views` and `task` are those that failed, `answered` the
-    /// tokens that the model had given by then.
+    /// tokens that the model had given by then. Nothing is looked for when it is time to stop.
     pub(crate) fn locate_damage(
         &self,
         error: Error,
         views: &Views,
         task: &Task,
         answered: &[u32],
+        until: &Until,
     ) -> Error {
         if !matches!(error, Error::Language(LanguageError::NotFinite(_))) {
             return error;
         }
-        match self.first_not_finite(views, task, answered) {
+        match self.first_not_finite(views, task, answered, until) {
             Ok(Some(stage)) => Error::Damaged(stage),
-            // Rounded otherwise than the single steps, nothing may be found: then that remains.
+            // Rounded otherwise than the single steps, or out of time, nothing may be found: then
+            // that remains.
             _ => error,
         }
     }
@@ -73,14 +79,16 @@ impl Ocr {
     /// are finite.
     ///
     /// # Errors
-    /// When reading fails in another way.
+    /// When reading fails in another way, or `until` stops it.
     pub(crate) fn first_not_finite(
         &self,
         views: &Views,
         task: &Task,
         answered: &[u32],
+        until: &Until,
     ) -> Result<Option<String>> {
-        let observer = Finite::default();
+        let stage = RefCell::default();
+        let observer = Finite { stage, until };
         let result = self.read_observed(views, task, answered, &observer);
         match (observer.stage.into_inner(), result) {
             (Some(stage), _) => Ok(Some(stage)),
@@ -128,6 +136,7 @@ mod tests {
         fs::{self, File},
         io::{Read, Seek, SeekFrom, Write},
         path::{Path, PathBuf},
+        time::Duration,
     };
     use tempfile::TempDir;
 
@@ -201,7 +210,7 @@ mod tests {
     }
 
     fn find(ocr: &Ocr, views: &Views) -> Option<String> {
-        let find = || ocr.first_not_finite(views, &Task::Text, &[]);
+        let find = || ocr.first_not_finite(views, &Task::Text, &[], &Until::new(None));
         ocr.threads.install(find).unwrap()
     }
 
@@ -301,7 +310,7 @@ mod tests {
         model.write("model.embed_tokens.weight", token * width, NAN);
         let ocr = model.load();
         let find = |answered: &[u32]| {
-            let find = || ocr.first_not_finite(&views, &Task::Text, answered);
+            let find = || ocr.first_not_finite(&views, &Task::Text, answered, &Until::new(None));
             ocr.threads.install(find).unwrap()
         };
         assert_eq!(find(&[]), None);
@@ -313,10 +322,11 @@ mod tests {
     fn an_error_names_the_damage() {
         let model = Model::new();
         let views = page(&ViewMode::TINY);
-        let locate = |ocr: &Ocr, error| {
+        let locate_until = |ocr: &Ocr, error, time: Option<Duration>| {
             ocr.threads
-                .install(|| ocr.locate_damage(error, &views, &Task::Text, &[]))
+                .install(|| ocr.locate_damage(error, &views, &Task::Text, &[], &Until::new(time)))
         };
+        let locate = |ocr: &Ocr, error| locate_until(ocr, error, None);
         let not_finite = || Error::Language(LanguageError::NotFinite(0));
         let error = model.with("model.layers.0.mlp.down_proj.weight", NAN, |ocr| {
             locate(ocr, not_finite())
@@ -334,6 +344,11 @@ mod tests {
             "{error}"
         );
         assert_eq!(error.kind(), ErrorKind::Invalid);
+        // Without time nothing is looked for.
+        let error = model.with("model.norm.weight", NAN, |ocr| {
+            locate_until(ocr, not_finite(), Some(Duration::ZERO))
+        });
+        assert!(matches!(error, Error::Language(_)), "{error}");
         let error = model.with("model.norm.weight", NAN, |ocr| {
             locate(ocr, Error::Options("another".into()))
         });
@@ -378,6 +393,7 @@ mod tests {
         let plain = logits(&Unobserved);
         assert_eq!(plain.len(), 512);
         assert!(plain.iter().any(|v| *v != plain[0]));
-        assert_eq!(logits(&Finite::default()), plain);
+        let (stage, until) = (RefCell::default(), &Until::new(None));
+        assert_eq!(logits(&Finite { stage, until }), plain);
     }
 }

@@ -29,7 +29,7 @@ pub use decode::DecodedImage;
 pub use document::Document;
 pub use sniff::Format;
 
-/// What a [`Document`] may be.
+/// What a [`Document`] may be. It keeps those that it was opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -41,7 +41,8 @@ pub struct Limits {
     pub height: u32,
     /// Pixels of a page: 100 million.
     pub pixels: u64,
-    /// Pages that are read of a document: 1,000.
+    /// Pages that are read of a document: 1,000. A document may have more, of which some are
+    /// chosen ([`Document::check_pages`]).
     pub pages: usize,
 }
 
@@ -93,7 +94,7 @@ impl Limits {
 pub struct Rendering {
     /// What becomes of transparency.
     pub alpha: Alpha,
-    /// Pixels an inch of a PDF's pages: 144, as in the vendor's scripts.
+    /// Pixels an inch of a PDF's pages, 1 at least: 144, as in the vendor's scripts.
     pub dpi: f32,
 }
 
@@ -116,6 +117,13 @@ pub enum Alpha {
     Drop,
 }
 
+/// What can be read, for people.
+const FORMATS: &str = if cfg!(feature = "pdf") {
+    "PNG, JPEG, WebP, TIFF, BMP, GIF, PNM or PDF"
+} else {
+    "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM"
+};
+
 /// Why an input, or a page of it, gives no image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -134,7 +142,7 @@ pub enum InputError {
     /// The bytes are of no format that can be read.
     #[error(
         "the input is not an image that can be read: it looks like {looks_like}; \
-         give PNG, JPEG, WebP, TIFF, BMP, GIF, PNM or PDF"
+         give {FORMATS}"
     )]
     NotAnImage {
         /// What the bytes look like, such as `HTML`.
@@ -168,6 +176,12 @@ pub enum InputError {
         height: u32,
         /// The limits.
         limits: Limits,
+    },
+    /// No page can be drawn at this resolution.
+    #[error("{dpi} pixels an inch are no resolution: choose 1 or more")]
+    Resolution {
+        /// [`Rendering::dpi`].
+        dpi: f32,
     },
     /// The document cannot be opened without a password.
     #[error("the {format} is encrypted ({reason}): save it without a password, and read that")]

@@ -72,6 +72,7 @@ pub use agx_ocr_vision::views::{Fit, ViewMode};
 pub use error::{Error, ErrorKind, Result};
 pub use input::{Alpha, Document, Limits, Rendering};
 pub use machine::{ComputeBound, CoreKind, Gflops, Machine, MemoryBound, Stages};
+pub use memory::available_memory;
 pub use ocr::Ocr;
 pub use options::{Mode, Options, Precision, ReadOptions, Repetition, Split};
 pub use page::{Event, Page, Region, Stats, TokenCounts};

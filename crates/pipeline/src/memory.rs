@@ -16,6 +16,8 @@
 
 mod available;
 
+pub use available::available_memory;
+
 use crate::{Error, Options, Result, model_dir::Defaults};
 use agx_ocr_language::LanguageConfig;
 use agx_ocr_vision::{VisionConfig, views::ViewMode};
@@ -96,7 +98,7 @@ impl Needs {
 
     /// An error when they are more than what the system says to have.
     pub(crate) fn check(&self) -> Result<()> {
-        self.check_with(available::available())
+        self.check_with(available_memory())
     }
 
     /// [`Self::check`] with so many bytes, where they are known.

@@ -155,6 +155,7 @@ impl ModelDir {
 
 /// The files of the model at `path`, which may be a link.
 fn files(path: &Path) -> Result<ModelFiles> {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(source) if path.is_symlink() => {
@@ -164,11 +165,14 @@ fn files(path: &Path) -> Result<ModelFiles> {
                 source,
             }));
         }
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+        Err(source) => {
             let path = path.to_owned();
-            return Err(Error::ModelFile { path, source });
+            return Err(match source.kind() {
+                // Nothing can be there, below a file or under such a name.
+                NotFound | NotADirectory | InvalidFilename => Error::ModelNotFound(path),
+                _ => Error::ModelFile { path, source },
+            });
         }
-        Err(_) => return Err(Error::ModelNotFound(path.to_owned())),
     };
     if real.is_dir() {
         return Ok(ModelFiles::new(path)?);

@@ -101,6 +101,16 @@ impl Ocr {
         self.weight_bytes
     }
 
+    /// Opens a document within the limits of the options that the model was loaded with
+    /// ([`Options::limits`]), as [`Ocr::read`] does. One that was opened with others
+    /// ([`Document::open`]) keeps those, here too.
+    ///
+    /// # Errors
+    /// As [`Document::open`].
+    pub fn open(&self, bytes: impl Into<Vec<u8>>) -> Result<Document> {
+        Ok(Document::open(bytes, &self.options.limits)?)
+    }
+
     /// Reads the page in the bytes of an image; of a document with several, the first, with a
     /// warning.
     ///
@@ -135,7 +145,7 @@ impl Ocr {
         options: &ReadOptions,
         on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
-        let document = Document::open(bytes, &self.options.limits)?;
+        let document = self.open(bytes)?;
         let mut page = self.read_page(&document, 1, task, options, on_event)?;
         let pages = document.pages();
         if pages > 1 {
@@ -146,14 +156,18 @@ impl Ocr {
     }
 
     /// Reads all pages of a document, one after the other, as the iterator is asked for them. A
-    /// page that fails does not take the others with it.
+    /// page that fails does not take the others with it. More pages than the document's limits allow
+    /// can be read one by one ([`Ocr::read_page`]).
+    ///
+    /// # Errors
+    /// [`InputError::TooManyPages`](crate::input::InputError::TooManyPages), before any is read.
     ///
     /// ```no_run
-    /// # use agx_ocr_pipeline::{Ocr, Options, Task, input::{Document, Limits}};
+    /// # use agx_ocr_pipeline::{Ocr, Options, Task};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let ocr = Ocr::load("models/deepseek-ocr", Options::default())?;
-    /// let document = Document::open(std::fs::read("contract.pdf")?, &Limits::default())?;
-    /// for (number, page) in (1..).zip(ocr.read_pages(&document, &Task::Markdown)) {
+    /// let document = ocr.open(std::fs::read("contract.pdf")?)?;
+    /// for (number, page) in (1..).zip(ocr.read_pages(&document, &Task::Markdown)?) {
     ///     match page {
     ///         Ok(page) => println!("{}", page.text),
     ///         Err(error) => eprintln!("page {number}: {error}"),
@@ -166,13 +180,14 @@ impl Ocr {
         &'a self,
         document: &'a Document,
         task: &'a Task,
-    ) -> impl Iterator<Item = Result<Page>> + 'a {
+    ) -> Result<impl Iterator<Item = Result<Page>> + 'a> {
+        document.check_pages(document.pages())?;
         let read = move |number| {
             let options = &self.options.read;
             let on_event = |_: Event<'_>| ControlFlow::Continue(());
             self.read_page(document, number, task, options, on_event)
         };
-        (1..=document.pages()).map(read)
+        Ok((1..=document.pages()).map(read))
     }
 
     /// Reads one page of a document, counted from 1.

@@ -13,7 +13,9 @@ pub struct Options {
     pub precision: Precision,
     /// Threads to compute with; `None` for one on every core that is fast enough to help.
     pub threads: Option<usize>,
-    /// The largest input that is taken.
+    /// The largest input that is taken by what opens documents itself:
+    /// [`Ocr::open`](crate::Ocr::open), [`Ocr::read`](crate::Ocr::read) and its kin. A document
+    /// that is open has its own.
     pub limits: Limits,
     /// What [`Ocr::read`](crate::Ocr::read) does where nothing else is said.
     pub read: ReadOptions,
@@ -48,11 +50,13 @@ pub struct ReadOptions {
     /// The guard against repetition.
     pub no_repeat_ngram: Repetition,
     /// Tokens that the guard allows at any time in a window, as they stand in tokenizer.json;
-    /// `None` for `<td>` and `</td>`.
+    /// `None` for `<td>` and `</td>`. [`stop_cycles`](Self::stop_cycles) bears with them too.
     pub ngram_whitelist: Option<Vec<String>>,
     /// End an answer that goes round in circles all the same
     /// ([`StopCycles`](agx_ocr_language::StopCycles)), with
-    /// [`FinishReason::Repetition`](crate::FinishReason::Repetition).
+    /// [`FinishReason::Repetition`](crate::FinishReason::Repetition). Circles of nothing but
+    /// `<td>`, `</td>`, `<tr>`, `</tr>` and the tokens of `ngram_whitelist` need 768 tokens, for
+    /// a table may have many empty cells.
     pub stop_cycles: bool,
     /// Read a page once more with these views where its answer went round in circles.
     pub retry_mode: Option<Mode>,

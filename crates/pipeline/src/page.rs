@@ -52,6 +52,18 @@ pub struct Region {
     pub bbox: [u32; 4],
 }
 
+impl Region {
+    /// A region that is sure, and has no label.
+    pub fn new(text: impl Into<String>, bbox: [u32; 4]) -> Self {
+        Self {
+            text: text.into(),
+            label: None,
+            confidence: 1.0,
+            bbox,
+        }
+    }
+}
+
 /// Tokens of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

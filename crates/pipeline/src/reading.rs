@@ -8,7 +8,10 @@ use crate::{
     until::Until,
 };
 use agx_ocr_text::{Task, prompt_ids};
-use agx_ocr_vision::{bands, views};
+use agx_ocr_vision::{
+    bands::{self, Band},
+    views::{self, ViewMode},
+};
 use image::RgbImage;
 use std::{ops::ControlFlow, time::Instant};
 
@@ -50,7 +53,7 @@ impl Ocr {
         // What cannot work is found before the work.
         prompt_ids(&self.tokenizer, &task.prompt()?, 0)?;
         options.sampling.check()?;
-        let bands = self.prepare(image, options)?;
+        let (view, bands) = self.plan(image, options)?;
         let (width, height) = image.dimensions();
         let mut stats = Stats {
             preprocess_ms: milliseconds(started),
@@ -68,12 +71,17 @@ impl Ocr {
         });
 
         let mut counts = TokenCounts::default();
-        let total: usize = bands.iter().map(Prepared::count).sum();
+        let views = |band: &Band| views::count(band.width(), band.height(), &view);
+        let total: usize = bands.iter().map(views).sum();
         let mut readings: Vec<BandReading> = Vec::new();
         for band in &bands {
             if until.stopped().is_some() {
                 break;
             }
+            // Not before its turn: the time may be over by then.
+            let started = Instant::now();
+            let prepared = Prepared::new(image, band, &view)?;
+            stats.preprocess_ms += milliseconds(started);
             // Bands count for themselves; the page's listener sees one count.
             let mut forward = |event: Event<'_>| {
                 tell(match event {
@@ -85,11 +93,16 @@ impl Ocr {
                         text,
                         count: counts.generated + count,
                     },
+                    Event::Prefill { .. } => {
+                        // Only now all its views are encoded.
+                        counts.views += prepared.views.count();
+                        event
+                    }
                     other => other,
                 });
             };
-            let reading = self.read_band(band, task, options, until, &mut stats, &mut forward)?;
-            counts.views += band.count();
+            let read = self.read_band(&prepared, task, options, until, &mut stats, &mut forward);
+            let reading = read?;
             counts.prompt += reading.prompt_tokens;
             counts.generated += reading.log_probabilities.len();
             readings.push(reading);
@@ -111,8 +124,8 @@ impl Ocr {
         Ok(page)
     }
 
-    /// The page's bands with their views.
-    fn prepare(&self, image: &RgbImage, options: &ReadOptions) -> Result<Vec<Prepared>> {
+    /// The views of each band, and the bands that the page is read in.
+    fn plan(&self, image: &RgbImage, options: &ReadOptions) -> Result<(ViewMode, Vec<Band>)> {
         let view = options.mode.view().unwrap_or(self.defaults.view);
         view.check()?;
         let split = match (options.split, options.mode.view()) {
@@ -120,24 +133,11 @@ impl Ocr {
             (Split::Auto, Some(_)) => Split::None,
             (split, _) => split,
         };
-        if split != Split::Bands {
-            return Ok(vec![Prepared {
-                origin: (0, 0),
-                size: image.dimensions(),
-                views: views::prepare(image, &view)?,
-            }]);
-        }
-        let prepare = |band: bands::Band| {
-            Ok(Prepared {
-                origin: (band.left, band.top),
-                size: (band.width(), band.height()),
-                views: views::prepare(&band.crop(image), &view)?,
-            })
+        let bands = match split {
+            Split::Bands => bands::split(image, view.global_size()),
+            _ => vec![Band::whole(image)],
         };
-        bands::split(image, view.global_size())
-            .into_iter()
-            .map(prepare)
-            .collect()
+        Ok((view, bands))
     }
 }
 

@@ -2,7 +2,8 @@
 //! implementation read from them. `parity` compares tokens and near-ties; this is what users see.
 
 use agx_ocr_pipeline::{
-    Event, FinishReason, Mode, Ocr, Options, Page, ReadOptions, Repetition, Sampling, Split, Task,
+    Document, Event, FinishReason, Limits, Mode, Ocr, Options, Page, ReadOptions, Repetition,
+    Sampling, Split, Task,
 };
 use std::io::Write as _;
 use std::{
@@ -122,9 +123,8 @@ fn every_mode_reads_without_an_error() {
     }
 }
 
-#[test]
-fn bands_are_joined_and_their_boxes_lie_on_the_page() {
-    // Two sample pages one above the other: too tall for one view.
+/// Two sample pages one above the other, and again: too tall for one view.
+fn tall() -> image::RgbImage {
     let (upper, lower) = (page("paragraph-poem"), page("form-boarding"));
     let decode = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
     let (upper, lower) = (decode(&upper), decode(&lower));
@@ -135,6 +135,59 @@ fn bands_are_joined_and_their_boxes_lie_on_the_page() {
         let top = (i / 2) as u32 * height + (i % 2) as u32 * upper.height();
         image::imageops::replace(&mut tall, part, 0, i64::from(top));
     }
+    tall
+}
+
+#[test]
+fn views_are_announced_and_counted_when_they_are_encoded() {
+    let tall = tall();
+    // What is stopped when, and the views announced and counted by then.
+    let stopped = |stop: &(dyn Fn(&Event<'_>) -> bool + Sync)| {
+        let mut announced = 0;
+        let options = ReadOptions::default();
+        let page = OCR.read_image(&tall, &Task::Text, &options, |event| {
+            if let Event::View { total, .. } = event {
+                announced = total;
+            }
+            match stop(&event) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        let page = page.unwrap();
+        assert_eq!(page.finish_reason, FinishReason::Cancelled);
+        (announced, page.tokens.views, page.stats.preprocess_ms)
+    };
+    let (announced, counted, _) = stopped(&|event| matches!(event, Event::Image { .. }));
+    assert_eq!((announced, counted), (0, 0));
+    let (announced, counted, _) = stopped(&|event| matches!(event, Event::View { .. }));
+    assert!(announced > 1, "{announced}");
+    assert_eq!(counted, 0, "the encoder was stopped");
+    let second = |event: &Event<'_>| matches!(event, Event::View { done: 2, .. });
+    assert_eq!(stopped(&second).1, 1);
+    let (_, counted, milliseconds) = stopped(&|event| matches!(event, Event::Token { .. }));
+    assert_eq!(counted, 1);
+    assert!(milliseconds > 0.0);
+}
+
+#[test]
+fn documents_have_the_limits_they_were_opened_with() {
+    let mut options = Options::default();
+    options.limits.pages = 2;
+    options.read.max_tokens = Some(2);
+    let ocr = Ocr::load(fixtures().join("models/agx-ocr-mini"), options).unwrap();
+    let bytes = fs::read(fixtures().join("documents/grey.tiff")).unwrap();
+    let three = ocr.open(&bytes[..]).unwrap();
+    let error = ocr.read_pages(&three, &Task::Text).err().unwrap();
+    assert!(error.to_string().contains("3 pages"), "{error}");
+    let three = Document::open(bytes, &Limits::default()).unwrap();
+    let pages = ocr.read_pages(&three, &Task::Text).unwrap();
+    assert_eq!(pages.filter(Result::is_ok).count(), 3);
+}
+
+#[test]
+fn bands_are_joined_and_their_boxes_lie_on_the_page() {
+    let tall = tall();
     let mut bytes = std::io::Cursor::new(Vec::new());
     tall.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
 

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::DecoderWrapper;
@@ -82,7 +83,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_file`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+        let mut inner = unpanicked(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|source| Error::ParseTokenizer { source })?;
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(Error::NotByteLevel);
@@ -124,9 +125,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails, which a byte-level one does for no text known.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
+        let encoding = unpanicked(|| self.inner.encode_fast(text, false))
             .map_err(|source| Error::Encode { source })?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -170,6 +169,12 @@ impl Tokenizer {
             }
         }
     }
+}
+
+/// Calls the library, which panics on some files that no tokenizer of this family is like.
+fn unpanicked<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    // A tokenizer has no state but a cache, which it goes without when its lock is poisoned.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("its library gave up on it".into()))
 }
 
 /// The byte that a character of a byte-level vocabulary stands for.

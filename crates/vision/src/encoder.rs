@@ -67,7 +67,7 @@ impl VisionEncoder {
         observer: &dyn Observer,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Tensor> {
-        let count = 1 + views.tiles.as_ref().map_or(0, |tiles| tiles.images.len());
+        let count = views.count();
         let mut done = 0;
         let mut encode = |images: &[RgbImage], name: fmt::Arguments<'_>| {
             let pixels = self.pixels(images)?;

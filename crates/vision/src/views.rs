@@ -200,6 +200,13 @@ pub struct Views {
     pub tiles: Option<Tiles>,
 }
 
+impl Views {
+    /// The number of views.
+    pub fn count(&self) -> usize {
+        1 + self.tiles.as_ref().map_or(0, |tiles| tiles.images.len())
+    }
+}
+
 /// The tiles of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
@@ -252,6 +259,13 @@ pub fn prepare(image: &RgbImage, mode: &ViewMode) -> Result<Views, ViewError> {
             tiles: mode.grid(width, height).map(|grid| cut(image, tile, grid)),
         },
     })
+}
+
+/// The number of views that [`prepare`] makes of an image of `width` x `height` pixels in a mode that
+/// [`ViewMode::check`] lets pass.
+pub fn count(width: u32, height: u32, mode: &ViewMode) -> usize {
+    let tiles = mode.grid(width, height);
+    1 + tiles.map_or(0, |(columns, rows)| columns as usize * rows as usize)
 }
 
 /// The size that an image takes in a padded view, and where its left and top edges lie there:
@@ -379,16 +393,5 @@ mod tests {
             Fit::Stretch
         );
         assert!(serde_json::from_str::<Fit>("\"squash\"").is_err());
-    }
-
-    #[test]
-    fn pixels_are_planes() {
-        let image = RgbImage::from_fn(2, 2, |x, y| Rgb([0, 255, (x + 2 * y) as u8]));
-        let values = pixels(&[image.clone(), image]);
-        let table = normalised();
-        assert_eq!(values.len(), 24);
-        assert_eq!(values[..4], [-1.0; 4]);
-        assert_eq!(values[4..8], [1.0; 4]);
-        assert_eq!(values[20..], table[..4]);
     }
 }

@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use agx_ocr_vision::resize::bicubic;
-use agx_ocr_vision::views::{Fit, ViewMode, Views, normalised, pad_geometry, pixels, prepare};
+use agx_ocr_vision::views::{
+    Fit, ViewMode, Views, count, normalised, pad_geometry, pixels, prepare,
+};
 use image::RgbImage;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -231,6 +233,48 @@ fn an_extreme_aspect_keeps_one_pixel() {
             .count(),
         1023 * 1024
     );
+}
+
+#[test]
+fn pixels_are_planes() {
+    let image = RgbImage::from_fn(2, 2, |x, y| image::Rgb([0, 255, (x + 2 * y) as u8]));
+    let values = pixels(&[image.clone(), image]);
+    let table = normalised();
+    assert_eq!(values.len(), 24);
+    assert_eq!(values[..4], [-1.0; 4]);
+    assert_eq!(values[4..8], [1.0; 4]);
+    assert_eq!(values[20..], table[..4]);
+}
+
+#[test]
+fn views_are_counted_without_being_made() {
+    let tiled = |tile, max_tiles| ViewMode::Tiled {
+        base: 64,
+        tile,
+        max_tiles,
+    };
+    let square = |fit| ViewMode::Square { size: 64, fit };
+    let modes = [square(Fit::Pad), square(Fit::Stretch), tiled(64, 2)];
+    let modes = modes.into_iter().chain([tiled(64, 9), tiled(128, 64)]);
+    let sides = [1, 63, 64, 65, 127, 129, 500, 1999];
+    for mode in modes {
+        for (width, height) in sides.iter().flat_map(|w| sides.map(|h| (*w, h))) {
+            let views = prepare(&RgbImage::new(width, height), &mode).unwrap();
+            let size = format!("{width}x{height} in {mode:?}");
+            assert_eq!(count(width, height, &mode), views.count(), "{size}");
+        }
+    }
+    let counts =
+        [(640, 640), (641, 640), (1700, 1200)].map(|(w, h)| count(w, h, &ViewMode::GUNDAM));
+    assert_eq!(counts, [1, 5, 7]);
+    for mode in [
+        ViewMode::TINY,
+        ViewMode::SMALL,
+        ViewMode::BASE,
+        ViewMode::LARGE,
+    ] {
+        assert_eq!(count(3000, 1, &mode), 1);
+    }
 }
 
 proptest! {

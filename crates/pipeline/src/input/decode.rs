@@ -3,12 +3,14 @@
 use super::{Alpha, Format, InputError, Limits, structure, tiff};
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage,
-    metadata::Orientation,
+    error::UnsupportedErrorKind, metadata::Orientation,
 };
 use std::io::Cursor;
 
 /// Memory that a decoder may take beside the pixels: for tables, profiles, rows.
 const WORKING_SPACE: u64 = 64 << 20;
+/// Why an image is refused for which that is too little.
+pub(super) const TOO_MUCH_MEMORY: &str = "decoding it takes far more memory than its pixels";
 
 /// An image ready to be read.
 #[derive(Clone, Debug)]
@@ -65,11 +67,17 @@ fn usual(
     limits: &Limits,
 ) -> Result<(DynamicImage, Orientation), InputError> {
     let broken = |error: ImageError| {
+        let unsupported = |reason| InputError::Unsupported { format, reason };
         let reason = error.to_string();
         match error {
-            ImageError::Unsupported(_) | ImageError::Limits(_) => {
-                InputError::Unsupported { format, reason }
-            }
+            ImageError::Unsupported(error) => match error.kind() {
+                // The decoder says only how many bits they have together.
+                UnsupportedErrorKind::Color(_) if format == Format::Tiff => {
+                    unsupported(tiff::samples(bytes).unwrap_or(reason))
+                }
+                _ => unsupported(reason),
+            },
+            ImageError::Limits(_) => unsupported(TOO_MUCH_MEMORY.into()),
             _ => InputError::Corrupt { format, reason },
         }
     };
@@ -84,8 +92,13 @@ fn usual(
     let pixels = decoder.total_bytes().saturating_mul(2);
     allowed.max_alloc = Some(pixels.saturating_add(WORKING_SPACE));
     decoder.set_limits(allowed).map_err(broken)?;
+    let orientation = match format {
+        // The decoder makes room for an EXIF block as long as it says it is: up to 4 GB.
+        Format::WebP => structure::webp_exif(bytes).and_then(Orientation::from_exif_chunk),
+        _ => decoder.orientation().ok(),
+    };
     // A broken EXIF block is no reason not to read the image.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     Ok((image, orientation))
 }

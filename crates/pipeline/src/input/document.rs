@@ -39,7 +39,8 @@ enum Content {
 
 impl Document {
     /// Opens the document in `bytes`, which may be base64 text or a `data:` URI too. No page is
-    /// decoded yet.
+    /// decoded yet. The limits hold for the bytes here, and for the pages later.
+    /// [`Ocr::open`](crate::Ocr::open) takes those of a loaded model's options.
     ///
     /// # Errors
     /// When the bytes are too many, of no format that can be read, encrypted, or so damaged that
@@ -87,6 +88,19 @@ impl Document {
         }
     }
 
+    /// Checks that so many pages, which are to be read, are no more than [`Limits::pages`].
+    ///
+    /// # Errors
+    /// [`InputError::TooManyPages`].
+    pub fn check_pages(&self, count: usize) -> Result<(), InputError> {
+        let limit = self.limits.pages;
+        if count > limit {
+            let actual = count;
+            return Err(InputError::TooManyPages { actual, limit });
+        }
+        Ok(())
+    }
+
     /// Whether it may have several pages by its nature, or has: a PDF, a TIFF of several images.
     pub fn is_paged(&self) -> bool {
         self.format == Format::Pdf || self.pages() > 1
@@ -95,7 +109,8 @@ impl Document {
     /// Decodes the page with this number, counted from 1.
     ///
     /// # Errors
-    /// When there is no such page, it is too large or damaged; other pages may be well.
+    /// When there is no such page, it is too large or damaged; other pages may be well. When the
+    /// resolution is none.
     pub fn page(&self, number: usize, rendering: &Rendering) -> Result<DecodedImage, InputError> {
         let pages = self.pages();
         if !(1..=pages).contains(&number) {

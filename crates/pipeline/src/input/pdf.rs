@@ -20,29 +20,28 @@ const POINTS: f32 = 72.0;
 /// Bytes that nothing takes at most, compressed and encrypted.
 const EMPTY: usize = 64;
 
-/// An opened PDF.
-pub(super) struct Pdf(hayro_syntax::Pdf);
+/// The most pixels of a side: the renderer counts them in 16 bits.
+const LONGEST_SIDE: u32 = u16::MAX as u32;
+
+/// A PDF that can be opened. It is opened anew for each page: an opened one keeps the contents of
+/// every page that was drawn, which may be a thousand times as long as the file.
+pub(super) struct Pdf {
+    bytes: Arc<Vec<u8>>,
+    pages: usize,
+}
 
 impl Pdf {
     pub(super) fn open(bytes: Vec<u8>) -> Result<Self, InputError> {
-        let pdf = hayro_syntax::Pdf::new(bytes).map_err(|error| match error {
-            LoadPdfError::Decryption(error) => InputError::Encrypted {
-                format: Format::Pdf,
-                reason: match error {
-                    DecryptionError::PasswordProtected => "it asks for a password",
-                    _ => "in a way that cannot be read",
-                },
-            },
-            LoadPdfError::Invalid => corrupt("its structure cannot be made out"),
-        })?;
-        if pdf.pages().is_empty() {
+        let bytes = Arc::new(bytes);
+        let pages = open(&bytes)?.pages().len();
+        if pages == 0 {
             return Err(corrupt("it has no pages"));
         }
-        Ok(Self(pdf))
+        Ok(Self { bytes, pages })
     }
 
     pub(super) fn pages(&self) -> usize {
-        self.0.pages().len()
+        self.pages
     }
 
     /// Draws a page, counted from 0, on white.
@@ -52,7 +51,17 @@ impl Pdf {
         dpi: f32,
         limits: &Limits,
     ) -> Result<DecodedImage, InputError> {
-        let page = &self.0.pages()[index];
+        if !dpi.is_finite() || dpi < 1.0 {
+            return Err(InputError::Resolution { dpi });
+        }
+        let limits = Limits {
+            width: limits.width.min(LONGEST_SIDE),
+            height: limits.height.min(LONGEST_SIDE),
+            ..limits.clone()
+        };
+        let pdf = open(&self.bytes)?;
+        let page = pdf.pages().get(index);
+        let page = page.ok_or_else(|| corrupt("a page cannot be found"))?;
         let scale = dpi / POINTS;
         let (width, height) = page.render_dimensions();
         let pixels = |points: f32| (points * scale) as u32;
@@ -94,6 +103,19 @@ impl Pdf {
             decode_ms: 0.0,
         })
     }
+}
+
+fn open(bytes: &Arc<Vec<u8>>) -> Result<hayro_syntax::Pdf, InputError> {
+    hayro_syntax::Pdf::new(bytes.clone()).map_err(|error| match error {
+        LoadPdfError::Decryption(error) => InputError::Encrypted {
+            format: Format::Pdf,
+            reason: match error {
+                DecryptionError::PasswordProtected => "it asks for a password",
+                _ => "in a way that cannot be read",
+            },
+        },
+        LoadPdfError::Invalid => corrupt("its structure cannot be made out"),
+    })
 }
 
 /// A page without contents is white; one whose contents are no drawing is an error. The renderer

@@ -1,4 +1,5 @@
-//! What the decoders do not tell: further frames of an animation, and whether a JPEG is whole.
+//! What the decoders do not tell: further frames of an animation, whether a JPEG is whole, and the
+//! EXIF block of a WebP without room for one that is not there.
 //!
 //! The walks below read lengths from the file and trust none: a place outside the data ends them.
 
@@ -63,6 +64,20 @@ fn png_has_frames(bytes: &[u8]) -> Option<bool> {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         // Behind the data is a checksum.
         chunks = rest.get((length as usize).checked_add(4)?..)?;
+    }
+}
+
+/// The EXIF block of a WebP, if all of it is there.
+pub(super) fn webp_exif(bytes: &[u8]) -> Option<&[u8]> {
+    // Only the extended format has one.
+    let mut chunks = bytes.get(12..).filter(|rest| rest.starts_with(b"VP8X"))?;
+    loop {
+        let (head, rest) = chunks.split_at_checked(8)?;
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if head.starts_with(b"EXIF") {
+            return rest.get(..length);
+        }
+        chunks = rest.get(length.checked_next_multiple_of(2)?..)?;
     }
 }
 

@@ -3,18 +3,22 @@
 //! A TIFF is a chain of directories, each the entries of one image (TIFF 6.0, section 2; BigTIFF
 //! has longer fields). Numbers from the file are not trusted: what lies outside of it is absent.
 
-use super::{Format, InputError, Limits};
+use super::{Format, InputError, Limits, decode::TOO_MUCH_MEMORY};
 use image::{DynamicImage, GrayImage, Rgb, RgbImage, metadata::Orientation};
 use std::{borrow::Cow, collections::HashSet, io::Cursor};
 use tiff::decoder::{Decoder, DecodingResult};
 
 /// Directories that are looked for: more than any scanner's feeder holds.
 const MOST: usize = 1 << 16;
+/// The most entries of a directory, whose tags are some hundred. One that says to have more is taken
+/// to have none: nobody shall search millions of them for each tag.
+const MOST_ENTRIES: usize = 4096;
 
 const NEW_SUBFILE_TYPE: usize = 254;
 const BITS_PER_SAMPLE: usize = 258;
 const PHOTOMETRIC: usize = 262;
 const ORIENTATION: usize = 274;
+const SAMPLES_PER_PIXEL: usize = 277;
 const COLOR_MAP: usize = 320;
 
 /// [`PHOTOMETRIC`] of grey images, and of those with a palette.
@@ -22,10 +26,12 @@ const BLACK_IS_ZERO: u8 = 1;
 const PALETTE: usize = 3;
 
 /// Where the directories of all pages lie. Thumbnails and masks are no pages; a chain that runs
-/// in a circle ends where it began.
+/// in a circle ends where it began, one of directories that lie in each other where they are as
+/// long as the file.
 pub(super) fn pages(bytes: &[u8]) -> Vec<usize> {
     let tiff = Tiff::new(bytes);
     let mut seen = HashSet::new();
+    let mut left = bytes.len();
     let mut pages = Vec::new();
     let mut next = tiff.first();
     while let Some(directory) = next.filter(|at| *at != 0 && seen.len() < MOST && seen.insert(*at))
@@ -35,6 +41,12 @@ pub(super) fn pages(bytes: &[u8]) -> Vec<usize> {
         if pages.is_empty() || kind & 5 == 0 {
             pages.push(directory);
         }
+        // Looking through them all takes little longer than reading the file.
+        let length = tiff.entries(directory).map_or(0, |entries| entries.len());
+        let Some(rest) = left.checked_sub(length) else {
+            break;
+        };
+        left = rest;
         next = tiff.next(directory);
     }
     pages
@@ -44,12 +56,14 @@ pub(super) fn pages(bytes: &[u8]) -> Vec<usize> {
 pub(super) fn only(bytes: &[u8], directory: usize) -> Cow<'_, [u8]> {
     let tiff = Tiff::new(bytes);
     let alone = tiff.first() == Some(directory) && tiff.next(directory) == Some(0);
-    let Some(entries) = tiff.entries(directory).filter(|_| !alone) else {
+    if alone {
         return Cow::Borrowed(bytes);
-    };
+    }
     let mut changed = bytes.to_vec();
     let length = tiff.fields.offset;
-    for (at, value) in [(length, directory as u64), (entries.end, 0)] {
+    // One of too many entries has no end, but must not become another page.
+    let end = tiff.entries(directory).map(|entries| (entries.end, 0));
+    for (at, value) in [(length, directory as u64)].into_iter().chain(end) {
         if let Some(field) = changed.get_mut(at..at.saturating_add(length)) {
             field.copy_from_slice(&value.to_be_bytes()[8 - length..]);
             if tiff.little {
@@ -60,8 +74,8 @@ pub(super) fn only(bytes: &[u8], directory: usize) -> Cow<'_, [u8]> {
     Cow::Owned(changed)
 }
 
-/// The first image, if it is one of those that need this module: with a palette, or grey with 2
-/// or 4 bits.
+/// The first image, if it is one of those that need this module: of one sample a pixel, with a
+/// palette, or grey with 2 or 4 bits.
 ///
 /// It comes with the orientation that it is still to be given.
 pub(super) fn unusual(
@@ -72,7 +86,8 @@ pub(super) fn unusual(
     let directory = tiff.first()?;
     let bits = tiff.value(directory, BITS_PER_SAMPLE).unwrap_or(1);
     let palette = tiff.value(directory, PHOTOMETRIC)? == PALETTE;
-    if !(palette && matches!(bits, 1 | 2 | 4 | 8) || matches!(bits, 2 | 4)) {
+    let samples = tiff.value(directory, SAMPLES_PER_PIXEL).unwrap_or(1);
+    if samples != 1 || !(palette && matches!(bits, 1 | 2 | 4 | 8) || matches!(bits, 2 | 4)) {
         return None;
     }
     // The decoder has no palettes: their indices are read as shades of grey.
@@ -82,7 +97,11 @@ pub(super) fn unusual(
         let at = entry + if tiff.little { 0 } else { 1 };
         *grey.to_mut().get_mut(at + 4 + tiff.fields.offset)? = BLACK_IS_ZERO;
     }
-    let colours = palette.then(|| tiff.colour_map(directory, bits));
+    let colours = match palette.then(|| tiff.colour_map(directory, bits)) {
+        Some(None) => return Some(Err(corrupt("its palette has too few colours".into()))),
+        Some(colours) => colours,
+        None => None,
+    };
     let orientation = tiff.value(directory, ORIENTATION).unwrap_or(1);
     let orientation = Orientation::from_exif(orientation as u8);
     let image = indices(&grey, bits, limits).map(|mut indices| {
@@ -103,15 +122,22 @@ pub(super) fn unusual(
     Some(image)
 }
 
+/// The samples of a pixel of the first image, for people: `3 samples of 4 bits a pixel`.
+pub(super) fn samples(bytes: &[u8]) -> Option<String> {
+    let tiff = Tiff::new(bytes);
+    let directory = tiff.first()?;
+    let value = |tag| tiff.value(directory, tag).unwrap_or(1);
+    let (samples, bits) = (value(SAMPLES_PER_PIXEL), value(BITS_PER_SAMPLE));
+    let plural = |n| if n == 1 { "" } else { "s" };
+    let (of, s) = (plural(samples), plural(bits));
+    Some(format!("{samples} sample{of} of {bits} bit{s} a pixel"))
+}
+
 /// The samples of a grey image of up to 8 bits, one a byte.
 fn indices(bytes: &[u8], bits: usize, limits: &Limits) -> Result<GrayImage, InputError> {
     let broken = |error: tiff::TiffError| match error {
-        tiff::TiffError::UnsupportedError(_) | tiff::TiffError::LimitsExceeded => {
-            InputError::Unsupported {
-                format: Format::Tiff,
-                reason: error.to_string(),
-            }
-        }
+        tiff::TiffError::UnsupportedError(_) => unsupported(error.to_string()),
+        tiff::TiffError::LimitsExceeded => unsupported(TOO_MUCH_MEMORY.into()),
         error => corrupt(error.to_string()),
     };
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(broken)?;
@@ -137,6 +163,13 @@ fn indices(bytes: &[u8], bits: usize, limits: &Limits) -> Result<GrayImage, Inpu
     }
     let pixel = |x, y| image::Luma([sample(x, y).unwrap_or_default()]);
     Ok(GrayImage::from_fn(width, height, pixel))
+}
+
+fn unsupported(reason: String) -> InputError {
+    InputError::Unsupported {
+        format: Format::Tiff,
+        reason,
+    }
 }
 
 fn corrupt(reason: String) -> InputError {
@@ -202,9 +235,12 @@ impl<'a> Tiff<'a> {
         self.number(entries.end, self.fields.offset)
     }
 
-    /// Where a directory's entries lie.
+    /// Where a directory's entries lie, if they are no more than can be.
     fn entries(&self, directory: usize) -> Option<std::ops::Range<usize>> {
         let count = self.number(directory, self.fields.count)?;
+        if count > MOST_ENTRIES {
+            return None;
+        }
         let start = directory.checked_add(self.fields.count)?;
         Some(start..start.checked_add(count.checked_mul(self.fields.entry)?)?)
     }
@@ -241,21 +277,24 @@ impl<'a> Tiff<'a> {
         self.number(entry + 4, self.fields.offset)
     }
 
-    /// The palette of an image: all reds, all greens, all blues, of 16 bits.
-    fn colour_map(&self, directory: usize, bits: usize) -> Vec<[u8; 3]> {
+    /// The palette of an image, if it has all of its colours: reds, greens, blues, of 16 bits.
+    fn colour_map(&self, directory: usize, bits: usize) -> Option<Vec<[u8; 3]>> {
         let colours = 1 << bits;
-        let map = || {
-            let entry = self.entry(directory, COLOR_MAP)?;
-            if self.number(entry + 2, 2)? != 3 || self.count(entry)? < 3 * colours {
-                return None;
-            }
-            self.number(entry + 4 + self.fields.offset, self.fields.offset)
+        let entry = self.entry(directory, COLOR_MAP)?;
+        if self.number(entry + 2, 2)? != 3 || self.count(entry)? < 3 * colours {
+            return None;
+        }
+        let map = self.number(entry + 4 + self.fields.offset, self.fields.offset)?;
+        let value = |i: usize| self.number(map.checked_add(2 * i)?, 2);
+        let values: Vec<usize> = (0..3 * colours).map(value).collect::<Option<_>>()?;
+        // Some programs write 8 bits.
+        let shift = if values.iter().all(|value| *value < 256) {
+            0
+        } else {
+            8
         };
-        let Some(map) = map() else {
-            return Vec::new();
-        };
-        let value = |i: usize| (self.number(map + 2 * i, 2).unwrap_or(0) >> 8) as u8;
-        let colour = |i: usize| [0, 1, 2].map(|channel| value(channel * colours + i));
-        (0..colours).map(colour).collect()
+        let colour =
+            |i: usize| [0, 1, 2].map(|channel| (values[channel * colours + i] >> shift) as u8);
+        Some((0..colours).map(colour).collect())
     }
 }

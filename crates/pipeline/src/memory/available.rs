@@ -8,11 +8,11 @@ use std::{
 /// The bytes that this process may still take without anything being swapped out or ended, where
 /// the system says so: on Linux. It is the least of what the machine has and what the control
 /// groups around the process leave.
-pub(super) fn available() -> Option<u64> {
+pub fn available_memory() -> Option<u64> {
     available_by(&|path| fs::read_to_string(path).ok())
 }
 
-/// [`available`] with another way to read files.
+/// [`available_memory`] with another way to read files.
 fn available_by(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let file = |path: &str| read(Path::new(path));
     let machine = meminfo(&file("/proc/meminfo")?)?;
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_machine_says_it() {
-        let bytes = available().unwrap();
+        let bytes = available_memory().unwrap();
         assert!((1 << 20..1 << 50).contains(&bytes), "{bytes}");
     }
 }

@@ -177,7 +177,7 @@ fn no_pages_are_a_document_too() {
 
 #[test]
 fn what_the_model_read_is_in_it() {
-    let text = export::hocr(std::slice::from_ref(&*READ));
+    let text = export::hocr(&[read()]);
     let document = parse(&text);
     let lines = of_class(document.root(), "ocr_line");
     let lines: Vec<_> = lines.into_iter().map(|line| line.text().unwrap()).collect();

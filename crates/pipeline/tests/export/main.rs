@@ -10,7 +10,6 @@ mod pdf;
 mod pdf_text;
 
 use std::path::Path;
-use std::sync::LazyLock;
 
 use agx_ocr_pipeline::{Ocr, Options, Page, Region, Task};
 use image::{Rgb, RgbImage};
@@ -20,17 +19,18 @@ use proptest::prelude::*;
 /// right in letters of one byte.
 const HOSTILE: &str = "a ]]> & &amp; <b title=\"x\" 'y'>\u{0}\u{8}\u{b}\u{1f}\u{7f}\u{85}\u{fffe}\u{ffff} \t שלום عالم 👩🏽‍🔬 e\u{301} ﬁ 语";
 
-/// What the mini model reads in a picture of one line: page and region to make others of.
-static READ: LazyLock<Page> = LazyLock::new(|| {
+/// What the mini model reads in a picture of one line.
+fn read() -> Page {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let model = fixtures.join("models/agx-ocr-mini");
     let ocr = Ocr::load(model, Options::default()).unwrap();
     let bytes = std::fs::read(fixtures.join("pages/line-total.png")).unwrap();
     ocr.read(&bytes, &Task::Text).unwrap()
-});
+}
 
 fn page(width: u32, height: u32, regions: Vec<Region>) -> Page {
-    let mut page = READ.clone();
+    let mut page = Page::default();
+    page.model = "a model".to_owned();
     page.width = width;
     page.height = height;
     page.regions = regions;
@@ -38,11 +38,8 @@ fn page(width: u32, height: u32, regions: Vec<Region>) -> Page {
 }
 
 fn region(text: &str, bbox: [u32; 4]) -> Region {
-    let mut region = READ.regions[0].clone();
-    region.text = text.to_owned();
-    region.label = None;
+    let mut region = Region::new(text, bbox);
     region.confidence = 0.5;
-    region.bbox = bbox;
     region
 }
 

@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use crate::{Model, copy_to, load, refusal};
-use agx_ocr_pipeline::Ocr;
+use agx_ocr_pipeline::{Error, Ocr};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -82,6 +82,23 @@ fn links_that_lead_nowhere_say_so() {
             error.starts_with(&start) && error.contains("symbolic links"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn a_path_where_nothing_can_be_is_not_found() {
+    let model = good();
+    let file = model.file("model.safetensors");
+    let long = "m".repeat(5000);
+    for path in [
+        file.join("x"),
+        file.join(""),
+        model.file("nowhere"),
+        model.file(&long),
+        model.file("config.json").join("model.safetensors"),
+    ] {
+        let error = load(&path).unwrap_err();
+        assert!(matches!(error, Error::ModelNotFound(_)), "{error}");
     }
 }
 

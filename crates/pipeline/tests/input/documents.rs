@@ -3,7 +3,7 @@
 use agx_ocr_pipeline::input::{DecodedImage, Document, Format, InputError, Limits, Rendering};
 use image::RgbImage;
 
-use crate::{file, picture};
+use crate::file;
 
 /// A file of `fixtures/documents`.
 fn document(name: &str) -> Result<Document, InputError> {
@@ -55,6 +55,27 @@ fn an_image_is_one_page() {
 }
 
 #[test]
+fn the_pages_to_be_read_are_limited() {
+    let mut limits = Limits::default();
+    limits.pages = 2;
+    let document = Document::open(file("../documents/grey.tiff"), &limits).unwrap();
+    assert!(document.check_pages(2).is_ok() && page(&document, 3).is_ok());
+    let error = document.check_pages(document.pages()).unwrap_err();
+    let (actual, limit) = (3, 2);
+    assert!(
+        matches!(error, InputError::TooManyPages { actual: a, limit: l } if (a, l) == (actual, limit)),
+        "{error}"
+    );
+}
+
+#[test]
+fn only_what_can_be_read_is_asked_for() {
+    let error = Document::open("<html>", &Limits::default()).unwrap_err();
+    let pdf = error.to_string().contains("PDF");
+    assert_eq!(pdf, cfg!(feature = "pdf"), "{error}");
+}
+
+#[test]
 fn documents_are_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&document("grey.tiff").unwrap());
@@ -63,6 +84,7 @@ fn documents_are_shared_between_threads() {
 #[cfg(feature = "pdf")]
 mod pdf {
     use super::*;
+    use crate::picture;
 
     #[test]
     fn pages_are_drawn_at_144_dots_an_inch() {
@@ -130,6 +152,34 @@ mod pdf {
             "{error}"
         );
         assert!(page(&document, 2).is_ok());
+    }
+
+    #[test]
+    fn a_side_that_cannot_be_drawn_is_refused_whatever_the_limits() {
+        let mut limits = Limits::default();
+        (limits.width, limits.height, limits.pixels) = (u32::MAX, u32::MAX, u64::MAX);
+        let bytes = file("../documents/huge-page.pdf");
+        let document = Document::open(bytes, &limits).unwrap();
+        let message = page(&document, 1).unwrap_err().to_string();
+        assert!(message.contains("too large: 200000x200000"), "{message}");
+        assert!(message.contains("at most 65535x65535"), "{message}");
+    }
+
+    #[test]
+    fn no_resolution_is_refused_as_such() {
+        let document = document("pages.pdf").unwrap();
+        let mut rendering = Rendering::default();
+        for dpi in [0.0, -144.0, 0.5, f32::NAN, f32::INFINITY, -f32::INFINITY] {
+            rendering.dpi = dpi;
+            let error = document.page(1, &rendering).unwrap_err();
+            assert!(matches!(error, InputError::Resolution { .. }), "{error}");
+        }
+        rendering.dpi = f32::MAX;
+        let error = document.page(1, &rendering).unwrap_err();
+        assert!(matches!(error, InputError::Dimensions { .. }), "{error}");
+        rendering.dpi = 3.0;
+        let page = document.page(1, &rendering).unwrap();
+        assert_eq!(page.image.dimensions(), (13, 1));
     }
 
     #[test]

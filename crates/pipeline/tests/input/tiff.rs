@@ -8,7 +8,7 @@ use crate::{message, picture, read};
 /// One directory of a file to be.
 #[derive(Clone, Default)]
 struct Directory {
-    /// Tag, and its values: one short, or several shorts that lie elsewhere.
+    /// Tag, and its values: one short or two, or more that lie elsewhere.
     entries: Vec<(u16, Vec<u16>)>,
     pixels: Vec<u8>,
     /// Where the next directory is said to lie, if not behind this one.
@@ -26,6 +26,18 @@ impl Directory {
             pixels,
             next: None,
         }
+    }
+
+    /// Of so many samples a pixel instead of one, all of the same bits.
+    fn samples(mut self, count: u16) -> Self {
+        for (tag, values) in &mut self.entries {
+            match tag {
+                258 => *values = values.repeat(count.into()),
+                277 => *values = vec![count],
+                _ => {}
+            }
+        }
+        self
     }
 
     fn with(mut self, tag: u16, values: Vec<u16>) -> Self {
@@ -64,8 +76,10 @@ fn tiff(directories: &[Directory], little: bool) -> Vec<u8> {
         };
         for (tag, values) in entries {
             let mut value = [0; 4];
-            if let [one] = values[..] {
-                value[..2].copy_from_slice(&short(one));
+            if values.len() <= 2 {
+                for (field, v) in value.chunks_exact_mut(2).zip(&values) {
+                    field.copy_from_slice(&short(*v));
+                }
             } else {
                 value = long(end + behind.len());
                 behind.extend(values.iter().flat_map(|v| short(*v)));
@@ -145,6 +159,20 @@ fn a_broken_page_leaves_the_others() {
 }
 
 #[test]
+fn a_directory_of_too_many_entries_is_not_another_page() {
+    let mut first = grey(10);
+    // Behind its entries, its pixels and their padding: the first byte that is free.
+    let end = tiff(std::slice::from_ref(&first), true).len();
+    first.next = Some(end as u32);
+    let mut file = tiff(&[first], true);
+    file.extend([0xFF; 100]);
+    let document = Document::open(file, &Limits::default()).unwrap();
+    let page = |number| document.page(number, &Rendering::default());
+    assert!(document.pages() == 2 && page(1).is_ok());
+    assert!(matches!(page(2), Err(InputError::Corrupt { .. })));
+}
+
+#[test]
 fn few_bits_are_widened() {
     for little in [true, false] {
         // Three samples of 4 bits, then of 2; rows end at whole bytes.
@@ -184,10 +212,83 @@ fn they_are_turned_upright() {
 }
 
 #[test]
-fn a_palette_without_colours_is_black() {
+fn palettes_of_8_bits_are_detected() {
+    // Red, then blue, in values that a palette of 16 bits would show as black.
+    let mut map = vec![0; 48];
+    (map[0], map[33]) = (0xC0, 0x7F);
+    let image = |map| {
+        tiff(
+            &[Directory::new((2, 1), 4, 3, vec![0x01]).with(320, map)],
+            true,
+        )
+    };
+    let eight = read(&image(map.clone())).unwrap().image;
+    assert_eq!(eight.as_raw(), &[0xC0, 0, 0, 0, 0, 0x7F]);
+    // One value that has no room in 8 bits.
+    map[47] = 0x100;
+    let sixteen = read(&image(map)).unwrap().image;
+    assert_eq!(sixteen.as_raw(), &[0; 6]);
+}
+
+#[test]
+fn a_palette_without_its_colours_is_corrupt() {
     let image = Directory::new((2, 1), 8, 3, vec![0, 200]);
-    let image = read(&tiff(&[image], true)).unwrap().image;
-    assert_eq!(image.as_raw(), &[0; 6]);
+    let short = image.clone().with(320, vec![9; 767]);
+    // The colours are said to lie behind the end of the file.
+    let mut outside = tiff(&[image.clone().with(320, vec![9; 768])], true);
+    outside.truncate(outside.len() - 2);
+    for file in [tiff(&[image], true), tiff(&[short], true), outside] {
+        let message = message(&file);
+        assert!(
+            message.contains("corrupt or invalid TIFF: its palette"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn few_bits_of_several_samples_are_unsupported() {
+    let pixels = vec![0; 64];
+    let colour = Directory::new((4, 4), 4, 2, pixels.clone()).samples(3);
+    let alpha = Directory::new((4, 4), 4, 1, pixels.clone())
+        .samples(2)
+        .with(338, vec![2]);
+    let indices = Directory::new((4, 4), 8, 3, pixels)
+        .samples(2)
+        .with(320, vec![9; 768]);
+    for (image, reason) in [
+        (colour, "3 samples of 4 bits a pixel"),
+        (alpha, "2 samples of 4 bits a pixel"),
+        (indices, "bits per sample [8, 8]"),
+    ] {
+        let error = read(&tiff(&[image], true)).unwrap_err();
+        assert!(matches!(error, InputError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn entries_without_end_are_not_searched() {
+    // A BigTIFF whose directories all lie in each other, each 8 bytes behind the one before, so
+    // that few bytes hold many entries.
+    let file = |directories: u64, entries: u64| {
+        let mut file = b"II+\0\x08\0\0\0".to_vec();
+        file.extend(16_u64.to_le_bytes());
+        file.extend(entries.to_le_bytes().repeat(directories as usize));
+        file.resize(24 + 20 * entries as usize, 0);
+        for number in 1..=directories {
+            file.extend((16 + 8 * number).to_le_bytes());
+        }
+        file
+    };
+    let pages = |file: Vec<u8>| Document::open(file, &Limits::default()).unwrap().pages();
+    // One that is too long ends the chain.
+    assert_eq!(pages(file(1 << 12, 4097)), 1);
+    assert_eq!(pages(file(1 << 16, 1 << 20)), 1);
+    // Of those that are not, no more entries are looked at than the file has room for.
+    let many = file(1 << 12, 4096);
+    let room = many.len() / (20 * 4096);
+    assert!((2..=room + 2).contains(&pages(many)));
 }
 
 #[test]
