@@ -5,6 +5,7 @@
 mod documents;
 mod read;
 mod refused;
+mod regressions;
 mod tiff;
 
 use std::io::Cursor;
