@@ -125,6 +125,8 @@ impl Emulator {
             // Its own choice is what is tested.
             .env_remove("AGX_OCR_KERNELS")
             .arg("--stats")
+            // Emulation takes a hundred times as long.
+            .args(["--max-seconds", "7200"])
             .arg("--model-path")
             .arg(fixtures.join("models/agx-ocr-mini"))
             .stdin(File::open(fixtures.join(format!("pages/{page}.png")))?);
