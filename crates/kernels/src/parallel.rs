@@ -3,7 +3,11 @@
 use crate::prefetch;
 use std::{
     marker::PhantomData,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -70,8 +74,12 @@ impl<'a, T> Shared<'a, T> {
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Runs `work`, a series of short parallel regions, without letting the threads of the pool fall
-/// asleep in the gaps between them: to wake one takes longer than many a region.
+/// asleep in the gaps between them: to wake one takes longer than many a region. Of more threads
+/// than processors those that wait would only be in the others' way.
 pub fn awake<R>(work: impl FnOnce() -> R) -> R {
+    if rayon::current_num_threads() > processors() {
+        return work();
+    }
     let me = rayon::current_thread_index();
     let done = AtomicBool::new(false);
     /// Also when `work` panics.
@@ -100,6 +108,12 @@ pub fn awake<R>(work: impl FnOnce() -> R) -> R {
     })
 }
 
+/// Processors that this process may use, as far as the system says so.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, Into::into))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +125,7 @@ mod tests {
             let parts = (0..64_u32).into_par_iter().with_max_len(1);
             parts
                 .map(|i| {
-                    std::thread::sleep(Duration::from_micros(u64::from(i % 7)));
+                    thread::sleep(Duration::from_micros(u64::from(i % 7)));
                     u64::from(i)
                 })
                 .sum::<u64>()
@@ -124,7 +138,7 @@ mod tests {
             // keep itself awake.
             let kept = || (0..40).map(|_| awake(sum)).sum::<u64>();
             let plain = || (0..40).map(|_| sum()).sum::<u64>();
-            let all: [u64; 4] = std::thread::scope(|scope| {
+            let all: [u64; 4] = thread::scope(|scope| {
                 let runs = [
                     scope.spawn(|| pool.install(kept)),
                     scope.spawn(|| pool.install(plain)),
