@@ -96,13 +96,8 @@ impl Needs {
             .saturating_add(self.work)
     }
 
-    /// An error when they are more than what the system says to have.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.check_with(available_memory())
-    }
-
-    /// [`Self::check`] with so many bytes, where they are known.
-    fn check_with(&self, available: Option<u64>) -> Result<()> {
+    /// An error when they are more than what is available, where that is known.
+    pub(crate) fn check(&self, available: Option<u64>) -> Result<()> {
         match available {
             Some(available) if available < self.total() => Err(Error::Memory {
                 needed: self.total(),
@@ -263,12 +258,12 @@ mod tests {
     #[test]
     fn too_little_is_an_error_that_says_what_to_do() {
         let needs = needs(&[ViewMode::GUNDAM], 8192, 2);
-        assert!(needs.check_with(None).is_ok(), "nobody knows");
-        assert!(needs.check_with(Some(needs.total())).is_ok());
-        let error = needs.check_with(Some(needs.total() - 1)).unwrap_err();
+        assert!(needs.check(None).is_ok(), "nobody knows");
+        assert!(needs.check(Some(needs.total())).is_ok());
+        let error = needs.check(Some(needs.total() - 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed);
         assert!(matches!(error, Error::Memory { needed, .. } if needed == needs.total()));
-        let error = needs.check_with(Some(4_200_000_000)).unwrap_err();
+        let error = needs.check(Some(4_200_000_000)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the model needs 8.0 GB of memory (weights 6.7 GB, an answer of the most tokens 1.0 GB) \

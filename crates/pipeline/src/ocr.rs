@@ -4,7 +4,7 @@ use crate::{
     Event, Options, Page, Precision, ReadOptions, Result,
     input::{DecodedImage, Document},
     machine::read_by_every_token,
-    memory::{self, Needs, Use},
+    memory::{self, Needs, Use, available_memory},
     model_dir::{Defaults, ModelDir},
 };
 use agx_ocr_backend::{Activations, Checkpoint, Cores, TensorInfo};
@@ -15,6 +15,9 @@ use candle_core::Device;
 use image::RgbImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{ops::ControlFlow, path::Path, time::Instant};
+
+/// Bytes of a thread's stack, whatever the environment says.
+const STACK: usize = 2 << 20;
 
 /// A model, ready to read pages. It can be shared between threads, and reads many pages.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ impl Ocr {
             Precision::Auto => Activations::Bf16,
             Precision::F32 => Activations::F32,
         };
+        // Before the weights are mapped: they are among what is needed.
+        let available = options.check_memory.then(available_memory).flatten();
         let checkpoint = Checkpoint::open(&dir.weights)?;
         let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
         let (encoder, decoder) = checkpoint.build(&Device::Cpu, activations, |loader| {
@@ -71,11 +76,12 @@ impl Ocr {
                 views: &memory::views(&options, &dir.defaults),
                 max_tokens: options.read.max_tokens.unwrap_or(dir.defaults.max_tokens),
             };
-            Needs::new(&of).check()?;
+            Needs::new(&of).check(available)?;
         }
         let threads = ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("agx-ocr-{i}"))
+            .stack_size(STACK)
             .build()?;
         Ok(Self {
             tokenizer,

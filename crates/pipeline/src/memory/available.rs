@@ -1,4 +1,5 @@
-//! What the system says about memory: the machine's, and what control groups leave of it.
+//! What the system says about memory: the machine's, and what control groups and the process's own
+//! limits leave of it.
 
 use std::{
     fs,
@@ -7,7 +8,7 @@ use std::{
 
 /// The bytes that this process may still take without anything being swapped out or ended, where
 /// the system says so: on Linux. It is the least of what the machine has and what the control
-/// groups around the process leave.
+/// groups around the process and its own limits (`ulimit -v` and `-d`) leave.
 pub fn available_memory() -> Option<u64> {
     available_by(&|path| fs::read_to_string(path).ok())
 }
@@ -21,7 +22,33 @@ fn available_by(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
         _ => Vec::new(),
     };
     let rooms = groups.iter().flat_map(|group| group.rooms(read));
-    Some(rooms.fold(machine, u64::min))
+    let own = match (file("/proc/self/limits"), file("/proc/self/status")) {
+        (Some(limits), Some(status)) => own_rooms(&limits, &status),
+        _ => Vec::new(),
+    };
+    Some(rooms.chain(own).fold(machine, u64::min))
+}
+
+/// What the process's own limits leave, of /proc/self/limits and /proc/self/status.
+fn own_rooms(limits: &str, status: &str) -> Vec<u64> {
+    let room = |limit: &str, usage: &str| {
+        let limit = limits.lines().find_map(|line| line.strip_prefix(limit))?;
+        // Not a number: `unlimited`.
+        let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+        let usage = status.lines().find_map(|line| line.strip_prefix(usage))?;
+        Some(limit.saturating_sub(kilobytes(usage)?))
+    };
+    let rooms = [
+        room("Max address space", "VmSize:"),
+        room("Max data size", "VmData:"),
+    ];
+    rooms.into_iter().flatten().collect()
+}
+
+/// A number of kilobytes, in bytes.
+fn kilobytes(text: &str) -> Option<u64> {
+    let kilobytes: u64 = text.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// `MemAvailable` of /proc/meminfo: free memory, and what files in memory can give back.
@@ -29,8 +56,7 @@ fn meminfo(text: &str) -> Option<u64> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
+    kilobytes(line)
 }
 
 /// The names of a control group's files.
@@ -181,6 +207,24 @@ mod tests {
             assert_eq!(meminfo(text), None);
         }
         assert_eq!(by(&[]), None);
+    }
+
+    #[test]
+    fn own_limits_count() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max data size             unlimited            unlimited            bytes\n\
+            Max address space         2147483648           unlimited            bytes\n";
+        let status = "VmSize:\t 1048576 kB\nVmData:\t  1024 kB\n";
+        let files = [
+            ("/proc/meminfo", MEMINFO),
+            ("/proc/self/limits", limits),
+            ("/proc/self/status", status),
+        ];
+        assert_eq!(by(&files), Some(GB));
+        let narrow = limits.replace("data size             unlimited", "data size 1048576");
+        assert_eq!(own_rooms(&narrow, status), [GB, 0]);
+        assert!(own_rooms("", status).is_empty());
+        assert!(own_rooms(limits, "").is_empty());
     }
 
     #[test]
