@@ -2,10 +2,11 @@
 
 use crate::{
     args::Args,
+    bounds::Bounds,
     failure::Failure,
     input::Source,
     names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
-    output::{Format, Output},
+    output::{Format, Output, is_stdout},
     ranges::PageRange,
 };
 use agx_ocr_pipeline::{
@@ -31,10 +32,8 @@ pub struct Config {
     pub task: Task,
     /// How to load and read.
     pub options: Options,
-    /// How long reading may take.
-    pub time: Duration,
-    /// Bytes of memory beside the model.
-    pub most_memory: u64,
+    /// What reading may take.
+    pub bounds: Bounds,
     /// How to print.
     pub output: Output,
     /// Whether progress may be shown: logs and a progress line would overwrite each other.
@@ -74,8 +73,10 @@ impl Config {
                 .map(PathBuf::from),
             task,
             options,
-            time,
-            most_memory: args.max_memory.unwrap_or_else(most_memory),
+            bounds: Bounds {
+                time,
+                memory: args.max_memory.unwrap_or_else(most_memory),
+            },
             // Lines of results would run into it too.
             progress: args.verbose == 0 && output.format != Format::Jsonl,
             output,
@@ -225,6 +226,12 @@ fn output(args: &Args) -> Result<Output> {
         args.assets.is_none() || format == Format::Markdown,
         "--assets goes with --format markdown only"
     );
+    if let Some(path) = args.overlay.as_ref().filter(|path| is_stdout(path)) {
+        bail!(
+            "--overlay {} is where the result goes: name another file",
+            path.display()
+        );
+    }
     Ok(Output {
         format,
         stats: args.stats,
@@ -286,8 +293,8 @@ mod tests {
             --ngram-whitelist <tr> --ngram-whitelist </tr> --max-seconds 0.5 --max-memory 6 \
             --max-output-bytes 7 --no-memory-check --pages 2,4-";
         let config = config(line).unwrap();
-        assert_eq!(config.time, Duration::from_millis(500));
-        assert_eq!((config.most_memory, config.output.most_bytes), (6, 7));
+        assert_eq!(config.bounds.time, Duration::from_millis(500));
+        assert_eq!((config.bounds.memory, config.output.most_bytes), (6, 7));
         assert_eq!(config.pages.len(), 2);
         let options = config.options;
         assert!(!options.check_memory);

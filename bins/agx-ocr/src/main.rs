@@ -8,6 +8,8 @@
 //! | `args`, `names`, `ranges` | the arguments as they are typed, and the help |
 //! | `config` | the same, checked and put in the library's terms |
 //! | `run` | from arguments to the printed result, within time and memory |
+//! | `document`, `drawing` | a document's pages as images; a PDF's are drawn in another process |
+//! | `bounds` | how much time and memory reading may take |
 //! | `input` | the inputs' bytes, and what is left of standard input |
 //! | `reader`, `pages` | from inputs to pages |
 //! | `output` | pages as JSON and in other formats, on standard output and in files |
@@ -17,8 +19,11 @@
 //! | `failure` | error messages and exit codes |
 
 mod args;
+mod bounds;
 mod card;
 mod config;
+mod document;
+mod drawing;
 mod failure;
 mod input;
 mod memory;
@@ -32,14 +37,28 @@ mod run;
 mod signals;
 
 use failure::Failure;
-use std::{env, ffi::OsString, panic, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode, thread};
+
+/// Bytes of the stack that arguments and results are put together on.
+const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
     failure::quieten_panics();
-    signals::listen();
     let args: Vec<OsString> = env::args_os().collect();
-    let outcome = panic::catch_unwind(|| run::run(&args));
-    match outcome.unwrap_or_else(|_| Err(Failure::internal())) {
+    if args.get(1).is_some_and(|arg| arg == drawing::WORKER) {
+        return drawing::work();
+    }
+    signals::listen();
+    // The first thread's stack may be as small as the caller wants.
+    let run = thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(move || run::run(&args));
+    let about = |error| Failure::failed(anyhow::Error::new(error).context("cannot start a thread"));
+    let outcome = match run {
+        Ok(run) => run.join().unwrap_or_else(|_| Err(Failure::internal())),
+        Err(error) => Err(about(error)),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // First, so that whoever still writes to us gets to read the rest.

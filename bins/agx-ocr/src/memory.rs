@@ -1,19 +1,29 @@
-//! How much memory the process takes.
+//! How much memory a process takes. `None` where the system does not say.
+
+use std::fmt::Display;
 
 /// Bytes of memory of its own that this process has: the model, which is mapped, is not among
-/// them. `None` where the system does not say.
+/// them.
 pub fn taken() -> Option<u64> {
-    field("RssAnon:")
+    field("self", "RssAnon:")
+}
+
+/// The same of another process.
+pub fn taken_by(process: u32) -> Option<u64> {
+    field(process, "RssAnon:")
 }
 
 /// The most bytes that this process has had resident, the mapped weights that it touched among
-/// them; where the system says so.
+/// them.
 pub fn peak() -> Option<u64> {
-    field("VmHWM:")
+    field("self", "VmHWM:")
 }
 
-fn field(name: &str) -> Option<u64> {
-    parse(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+fn field(process: impl Display, name: &str) -> Option<u64> {
+    parse(
+        &std::fs::read_to_string(format!("/proc/{process}/status")).ok()?,
+        name,
+    )
 }
 
 fn parse(status: &str, name: &str) -> Option<u64> {
@@ -41,6 +51,7 @@ mod tests {
         // Other tests may give some back meanwhile.
         let filled = std::hint::black_box(vec![1_u8; 256 << 20]);
         assert!(taken().unwrap() >= before + (128 << 20));
+        assert!(taken_by(std::process::id()).unwrap() >= before + (128 << 20));
         assert!(peak().unwrap() > filled.len() as u64);
     }
 }

@@ -1,7 +1,9 @@
 //! Reads all pages of all inputs, one after the other, on a thread of its own.
 
 use crate::{
+    bounds::Watch,
     config::Config,
+    document::Document,
     failure::Failure,
     input::{self, Source},
     output::Measured,
@@ -9,7 +11,7 @@ use crate::{
     progress::Progress,
     ranges::chosen,
 };
-use agx_ocr_pipeline::{Document, Error, Event, Ocr, Page, input::DecodedImage};
+use agx_ocr_pipeline::{Error, Event, Ocr, Page, input::DecodedImage};
 use anyhow::anyhow;
 use std::{
     ops::ControlFlow,
@@ -24,7 +26,7 @@ use std::{
 use tracing::{debug, info, trace};
 
 /// Room for parsers that go deep.
-const STACK: usize = 64 << 20;
+pub const STACK: usize = 64 << 20;
 
 /// What the reader has to say.
 pub enum Message {
@@ -92,7 +94,7 @@ fn read(
         ocr,
         messages,
         progress,
-        end: Instant::now().checked_add(config.time),
+        watch: Watch::begin(config.bounds, Duration::ZERO),
         pages: 0,
     };
     let mut flow = reader.read_input(first, first_bytes);
@@ -125,8 +127,7 @@ struct Reader<'a> {
     ocr: Ocr,
     messages: &'a SyncSender<Message>,
     progress: Progress,
-    /// When the time is over, if ever.
-    end: Option<Instant>,
+    watch: Watch,
     /// Pages so far.
     pages: usize,
 }
@@ -140,7 +141,7 @@ impl Reader<'_> {
             page,
         };
         let document = bytes.and_then(|bytes| self.open(bytes));
-        let (document, pages) = match document {
+        let (mut document, pages) = match document {
             Ok(opened) => opened,
             Err(failure) => return self.send(place(1), several, Err(failure)),
         };
@@ -149,7 +150,8 @@ impl Reader<'_> {
             if i > 0 && self.time_is_over() {
                 let (name, left) = (place(*number).name(), pages.len() - i);
                 let of = if left > 1 { " and those after it" } else { "" };
-                let warning = format!("{name}{of} could not be read: {}.", self.over());
+                let over = self.watch.bounds.time_is_over();
+                let warning = format!("{name}{of} could not be read: {over}.");
                 return match self.messages.send(Message::Warning(warning)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
@@ -159,7 +161,7 @@ impl Reader<'_> {
                 self.progress.page(i + 1, pages.len());
             }
             // A defect is the page's failure, and what was read before stays.
-            let read = catch_unwind(AssertUnwindSafe(|| self.read_page(&document, *number)));
+            let read = catch_unwind(AssertUnwindSafe(|| self.read_page(&mut document, *number)));
             let read = read.unwrap_or_else(|_| Err(Failure::internal()));
             self.send(place(*number), paged, read)?;
         }
@@ -169,10 +171,11 @@ impl Reader<'_> {
     /// A document, and those of its pages that are to be read.
     fn open(&mut self, bytes: Vec<u8>) -> Result<(Document, Vec<usize>), Failure> {
         if self.time_is_over() {
-            return Err(Failure::failed(anyhow!("{}", self.over())));
+            return Err(self.over());
         }
         let limits = &self.config.options.limits;
-        let document = Document::open(bytes, limits).map_err(Error::from)?;
+        let rendering = self.config.options.read.rendering;
+        let document = Document::open(bytes, limits, rendering, &self.watch)?;
         let count = document.pages();
         let pages = chosen(&self.config.pages, count).map_err(|range| {
             Failure::invalid(anyhow!(
@@ -191,32 +194,24 @@ impl Reader<'_> {
     }
 
     fn time_is_over(&self) -> bool {
-        self.time_left() == Some(Duration::ZERO)
+        self.watch.time_left() == Some(Duration::ZERO)
     }
 
-    fn time_left(&self) -> Option<Duration> {
-        self.end
-            .map(|end| end.saturating_duration_since(Instant::now()))
-    }
-
-    /// What is said when time is over.
-    fn over(&self) -> String {
-        let seconds = self.config.time.as_secs_f64();
-        format!("the time of {seconds} s was over (--max-seconds)")
+    fn over(&self) -> Failure {
+        Failure::failed(anyhow!(self.watch.bounds.time_is_over()))
     }
 
     fn read_page(
         &mut self,
-        document: &Document,
+        document: &mut Document,
         number: usize,
     ) -> Result<(Page, DecodedImage), Failure> {
         let config = self.config;
         let mut options = config.options.read.clone();
         info!(page = number, task = config.task.name(), "reading");
-        let rendering = &options.rendering;
-        let image = document.page(number, rendering).map_err(Error::from)?;
+        let image = document.page(number, &self.watch)?;
         // Decoding has taken some of it.
-        options.time = self.time_left();
+        options.time = self.watch.time_left();
         let progress = &mut self.progress;
         let listen = |event: Event<'_>| {
             log_event(&event);
@@ -227,7 +222,7 @@ impl Reader<'_> {
             .ocr
             .read_decoded(&image, &config.task, &options, listen);
         let page = page.map_err(|error| match error {
-            Error::Timeout(_) => Failure::failed(anyhow!("{}", self.over())),
+            Error::Timeout(_) => self.over(),
             error => error.into(),
         })?;
         info!(

@@ -5,6 +5,7 @@
 
 use crate::{
     args::Args,
+    bounds::{PULSE, Watch},
     card::card,
     config::Config,
     failure::{Failure, say},
@@ -24,13 +25,10 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tracing::Level;
 
-/// How often memory is looked at. Memory is had at a few gigabytes a second: so much more than the
-/// limit may be taken.
-const PULSE: Duration = Duration::from_millis(20);
 /// How long after its time the reader may still come to an end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -69,7 +67,7 @@ fn read(config: Config) -> Result<(), Failure> {
             None
         }
     };
-    guard(config.most_memory);
+    guard(config.bounds.memory);
     let config = Arc::new(config);
     let progress = Progress::new(config.progress);
     let messages = reader::spawn(config.clone(), stdin, progress.clone())?;
@@ -101,11 +99,11 @@ fn collect(
     messages: &Receiver<Message>,
     results: &mut Results<'_>,
 ) -> Result<End, Failure> {
-    let latest = || Instant::now().checked_add(config.time.saturating_add(GRACE));
-    let mut end = latest();
+    let begin = || Watch::begin(config.bounds, GRACE);
+    let mut watch = begin();
     loop {
         match messages.recv_timeout(PULSE) {
-            Ok(Message::Loaded) => end = latest(),
+            Ok(Message::Loaded) => watch = begin(),
             Ok(Message::Warning(warning)) => results.warn(warning),
             Ok(Message::Page(page)) => {
                 input::drain().wait();
@@ -118,15 +116,7 @@ fn collect(
                 return Ok(End::GivenUp(Failure::internal().to_string()));
             }
             Err(RecvTimeoutError::Timeout) => {
-                if end.is_some_and(|end| Instant::now() > end) {
-                    let seconds = config.time.as_secs_f64();
-                    let reason = format!("the time of {seconds} s was over (--max-seconds)");
-                    return Ok(End::GivenUp(reason));
-                }
-                let most = config.most_memory;
-                if memory::taken().is_some_and(|bytes| bytes > most) {
-                    let reason =
-                        format!("it takes more than {most} bytes of memory (--max-memory)");
+                if let Some(reason) = watch.exceeded(None) {
                     return Ok(End::GivenUp(reason));
                 }
             }

@@ -11,8 +11,12 @@
 //! 3. Transparency is laid over white, or dropped as the reference does ([`Alpha`]).
 //! 4. The image is turned upright by its EXIF orientation.
 //!
-//! The pages of a PDF are drawn on white at a resolution of choice ([`Rendering::dpi`]). Of an
-//! animation the first frame is read, with a warning.
+//! The pages of a PDF are drawn on white at a resolution of choice ([`Rendering::dpi`]). A PDF can be
+//! made so that its renderer asks for more memory or stack than there is, which ends the process:
+//! who draws strangers' PDFs should do it in a process apart, as the command `agx-ocr` does, and
+//! hand the images to [`Ocr::read_decoded`](crate::Ocr::read_decoded).
+//!
+//! Of an animation the first frame is read, with a warning.
 //!
 //! A JPEG that breaks off is the one damage of an image that is not always an error: if at least
 //! half of its rows are there, they are read, with a warning.
@@ -27,7 +31,7 @@ mod tiff;
 
 pub use decode::DecodedImage;
 pub use document::Document;
-pub use sniff::Format;
+pub use sniff::{Format, without_base64};
 
 /// What a [`Document`] may be. It keeps those that it was opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]

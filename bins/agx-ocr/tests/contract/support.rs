@@ -156,21 +156,42 @@ pub fn feed(child: &mut Child, bytes: &[u8]) {
     child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
 }
 
-/// Waits for the end, and gives the most bytes of memory of its own that the child had meanwhile:
-/// a sample every few milliseconds.
+/// The processes that this one has started.
+#[cfg(target_os = "linux")]
+pub fn children(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let files = threads.into_iter().flatten().flatten();
+    let lists = files.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let numbers = |list: String| {
+        let numbers = list
+            .split_whitespace()
+            .map(|number| number.parse().unwrap());
+        numbers.collect::<Vec<u32>>()
+    };
+    lists.flat_map(numbers).collect()
+}
+
+/// Bytes of memory of its own that a process has; none when it has ended.
+#[cfg(target_os = "linux")]
+fn taken_by(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let anonymous = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = anonymous.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Waits for the end, and gives the most bytes of memory of their own that the child and what it
+/// has started had together meanwhile: a sample every few milliseconds.
 #[cfg(target_os = "linux")]
 pub fn finish_with_peak(mut child: Child) -> (Outcome, u64) {
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
-    let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     patiently(&mut child, |child| {
-        let status = fs::read_to_string(&status).unwrap_or_default();
-        let anonymous = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = anonymous.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        peak = peak.max(kib.unwrap_or(0) * 1024);
+        let all = children(child.id()).into_iter().chain([child.id()]);
+        peak = peak.max(all.map(taken_by).sum());
         child.try_wait().unwrap().is_some()
     });
     child.stdout = None;

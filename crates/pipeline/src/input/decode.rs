@@ -26,6 +26,18 @@ pub struct DecodedImage {
     pub decode_ms: f64,
 }
 
+impl DecodedImage {
+    /// An upright image that was decoded elsewhere, without warnings.
+    pub fn new(image: RgbImage, format: Format) -> Self {
+        Self {
+            image,
+            format,
+            warnings: Vec::new(),
+            decode_ms: 0.0,
+        }
+    }
+}
+
 /// Decodes an image; of a TIFF the one in the first directory.
 pub(super) fn decode(
     bytes: &[u8],

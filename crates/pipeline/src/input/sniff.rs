@@ -103,11 +103,12 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// The bytes behind base64 text or a `data:` URI; other bytes as they are.
+/// The bytes behind base64 text or a `data:` URI; other bytes as they are. [`Document::open`](super::Document::open)
+/// does the same.
 ///
 /// Bare text is taken for base64 only if all of it is of the standard alphabet (and white space),
 /// and an image or a PDF comes out.
-pub(super) fn without_base64(bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
+pub fn without_base64(bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
     let text = bytes.trim_ascii();
     if text
         .get(..5)
