@@ -19,7 +19,7 @@ use std::{
 /// How long [`Drain::wait`] waits for the next bytes. Who has bytes to write does so at once; this
 /// is for a pipe that a caller left open by accident.
 const IDLE: Duration = Duration::from_secs(2);
-/// How long it waits for a writer who never comes to an end.
+/// How long a writer is listened to who never comes to an end.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Where an image or a document comes from.
@@ -40,8 +40,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// All bytes of standard input, unless they are more than `limit`. What somebody writes is read to
-/// its end in any case.
+/// All bytes of standard input, unless they are more than `limit`. What somebody writes beyond that
+/// is read too, to its end if it has one.
 pub fn from_stdin(limit: u64) -> Result<Vec<u8>, Failure> {
     let mut stdin = io::stdin().lock();
     if stdin.is_terminal() {
@@ -51,12 +51,10 @@ pub fn from_stdin(limit: u64) -> Result<Vec<u8>, Failure> {
     }
     let bytes = read(&mut stdin, limit).context("cannot read standard input");
     let bytes = bytes.map_err(Failure::failed)?;
-    let rest = match has_writer() {
-        true => io::copy(&mut stdin, &mut io::sink()).unwrap_or(0),
-        // A device may have no end.
-        false => 0,
-    };
-    check(bytes, rest, limit)
+    drop(stdin);
+    let drain = drain();
+    drain.wait();
+    check(bytes, drain.bytes.load(Ordering::Relaxed), limit)
 }
 
 /// All bytes of a file, unless they are more than `limit`.
@@ -109,11 +107,13 @@ pub fn drain() -> &'static Drain {
         let drain = Drain {
             started: Instant::now(),
             latest: Arc::default(),
+            bytes: Arc::default(),
             ended: Arc::new(AtomicBool::new(!has_writer())),
         };
         let Drain {
             started,
             latest,
+            bytes,
             ended,
         } = drain.clone();
         let reader = move || {
@@ -123,7 +123,10 @@ pub fn drain() -> &'static Drain {
                 match stdin.read(&mut buffer) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(0) | Err(_) => ended.store(true, Ordering::Relaxed),
-                    Ok(_) => latest.store(milliseconds(started), Ordering::Relaxed),
+                    Ok(n) => {
+                        bytes.fetch_add(n as u64, Ordering::Relaxed);
+                        latest.store(milliseconds(started), Ordering::Relaxed);
+                    }
                 }
             }
         };
@@ -142,21 +145,22 @@ pub struct Drain {
     started: Instant,
     /// When something came last, in milliseconds since the start.
     latest: Arc<AtomicU64>,
+    /// How much came.
+    bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
 }
 
 impl Drain {
     /// Waits for its end, as long as something comes: [`IDLE`] without anything is enough, and so
-    /// is [`LONGEST`].
+    /// is [`LONGEST`] in all.
     pub fn wait(&self) {
-        let waiting = Instant::now();
         let idle = || {
             let latest = self.latest.load(Ordering::Relaxed);
             milliseconds(self.started).saturating_sub(latest)
         };
         while !self.ended.load(Ordering::Relaxed)
             && u128::from(idle()) < IDLE.as_millis()
-            && waiting.elapsed() < LONGEST
+            && self.started.elapsed() < LONGEST
         {
             thread::sleep(Duration::from_millis(2));
         }
@@ -189,6 +193,19 @@ mod tests {
     fn no_more_than_the_limit_is_held() {
         let mut endless = io::repeat(7);
         assert_eq!(read(&mut endless, 10).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn a_writer_without_end_is_not_listened_to_for_ever() {
+        let drain = Drain {
+            started: Instant::now().checked_sub(LONGEST).unwrap(),
+            latest: Arc::new(AtomicU64::new(u64::MAX)),
+            bytes: Arc::default(),
+            ended: Arc::default(),
+        };
+        let waiting = Instant::now();
+        drain.wait();
+        assert!(waiting.elapsed() < LONGEST / 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #[cfg(unix)]
 use crate::{failure::say, output::WRITING};
 #[cfg(unix)]
-use std::{process, thread, time::Duration};
+use std::{process, sync::Arc, thread, time::Duration};
 
 /// How long a signal waits for a document that is being written, in tenths of a second. Its reader
 /// may have stopped reading.
@@ -11,14 +11,17 @@ use std::{process, thread, time::Duration};
 const PATIENCE: usize = 10;
 
 /// Ends with the code 128 and the signal's number at SIGHUP, SIGINT and SIGTERM; those that the
-/// caller has ignored, as nohup does, stay so.
+/// caller has ignored, as nohup does, stay so. SIGXFSZ does not end it.
 #[cfg(unix)]
 pub fn listen() {
     use signal_hook::{
-        consts::{SIGHUP, SIGINT, SIGTERM},
+        consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+        flag,
         iterator::Signals,
         low_level::signal_name,
     };
+    // With a handler, a file that may not grow is an error of writing.
+    let _ = flag::register(SIGXFSZ, Arc::default());
     let ignored = ignored();
     let heeded = [SIGHUP, SIGINT, SIGTERM]
         .into_iter()

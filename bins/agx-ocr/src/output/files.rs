@@ -6,7 +6,7 @@ use anyhow::Context;
 use image::{ImageFormat, RgbImage};
 use std::{
     fs,
-    io::{Cursor, Write},
+    io::{self, Cursor, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
@@ -44,6 +44,28 @@ pub fn write_overlay(
 ) -> Result<(), Failure> {
     export::overlay(&mut picture, &page.regions);
     write(&picture, &numbered(path, number))
+}
+
+/// Whether the result goes to this file, pipe or terminal.
+#[cfg(unix)]
+pub fn is_stdout(path: &Path) -> bool {
+    use std::os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    };
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let stdout = stdout.and_then(|stdout| fs::File::from(stdout).metadata());
+    let (Ok(stdout), Ok(there)) = (stdout, fs::metadata(path)) else {
+        return false;
+    };
+    // A device like /dev/null takes both.
+    let holds = !stdout.file_type().is_char_device() || io::stdout().is_terminal();
+    holds && (stdout.dev(), stdout.ino()) == (there.dev(), there.ino())
+}
+
+#[cfg(not(unix))]
+pub fn is_stdout(_: &Path) -> bool {
+    false
 }
 
 /// `a.png`, then `a-2.png`.

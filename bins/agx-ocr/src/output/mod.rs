@@ -7,6 +7,7 @@ mod report;
 mod results;
 
 pub use costs::Measured;
+pub use files::is_stdout;
 pub use options::{Format, Output};
 pub use results::Results;
 

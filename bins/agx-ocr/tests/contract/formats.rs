@@ -167,6 +167,10 @@ fn files_that_cannot_be_written_are_a_failure() {
         run.run()
             .fails(1, &["cannot write /dev/full", "Caused by: "]);
     }
+    if cfg!(unix) {
+        let run = agx_ocr(&["--overlay", "/dev/stdout"]).input(page("line-fox"));
+        run.run().fails(2, &["where the result goes"]);
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! code whatever happens around.
 
 use crate::support::{agx_ocr, document, finish, fixture, skipped};
+#[cfg(target_os = "linux")]
+use crate::support::{children, expected};
 use std::{
     fs,
     io::Read,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The system calls about files and the network that a run makes.
@@ -55,10 +57,13 @@ fn deeds(trace: &str) -> Vec<&str> {
     let is_deed = |line: &&str| {
         // The signals' thread is woken through a pair of sockets that leads nowhere else.
         let own = line.contains("socketpair(AF_UNIX");
-        !own && CHANGES
-            .iter()
-            .chain(&NETWORK)
-            .any(|name| line.contains(name))
+        // Where the renderer's last words go.
+        let nowhere = line.contains("\"/dev/null\"");
+        !own && !nowhere
+            && CHANGES
+                .iter()
+                .chain(&NETWORK)
+                .any(|name| line.contains(name))
             && !line.contains("readlink")
     };
     trace.lines().filter(is_deed).collect()
@@ -198,6 +203,34 @@ fn au_15_a_signal_while_waiting_for_input() {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(143), ""));
 }
 
+/// Whatever ends it, what it has started ends too.
+#[cfg(target_os = "linux")]
+#[test]
+fn au_21_nothing_goes_on_behind_it() {
+    let bomb = document("forms-bomb.pdf");
+    let mut child = agx_ocr(&["--input", &bomb]).spawn();
+    let started = Instant::now();
+    let workers = loop {
+        let workers = children(child.id());
+        if !workers.is_empty() {
+            break workers;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "no process");
+        thread::sleep(Duration::from_millis(1));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let runs = |process: &u32| {
+        // Nobody may have asked yet how it ended.
+        let status = fs::read_to_string(format!("/proc/{process}/status"));
+        status.is_ok_and(|status| !status.contains("State:\tZ"))
+    };
+    while workers.iter().any(runs) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{workers:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// As in a shell: `agx-ocr … >&-`.
 #[cfg(unix)]
 #[test]
@@ -243,4 +276,59 @@ fn au_15_a_full_disk_in_every_format() {
         );
     }
     assert!(Path::new("/dev/full").exists());
+}
+
+/// Runs the program with a page under a limit of the shell's, its output in a file.
+#[cfg(target_os = "linux")]
+fn limited(limit: &str, result: &Path) -> Output {
+    let script = format!(
+        "ulimit {limit}; exec '{}' --input '{}' > '{}'",
+        env!("CARGO_BIN_EXE_agx-ocr"),
+        document("../pages/line-fox.png"),
+        result.display(),
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).stdin(Stdio::null());
+    shell.env("MODEL_PATH", fixture("models/agx-ocr-mini"));
+    shell.env("RUST_MIN_STACK", "1");
+    shell.output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn au_15_a_file_that_may_not_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = limited("-f 0", &dir.path().join("result.json"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("cannot write to standard output"),
+        "{stderr}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn au_16_little_room_for_stacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = dir.path().join("result.json");
+    let output = limited("-s 64", &result);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = fs::read_to_string(&result).unwrap();
+    assert!(text.contains(&expected("line-fox", "out")), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn au_16_little_memory_for_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = limited("-d 60000", &dir.path().join("result.json"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("Error: "), "{stderr}");
 }
