@@ -3,6 +3,7 @@
 mod accuracy;
 mod dist;
 mod inner_loops;
+mod ptx;
 mod tool;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,8 @@ enum Task {
     Cross(dist::Cross),
     /// Count the instructions in the inner loops of products on ARM64.
     InnerLoops(inner_loops::Args),
+    /// Compile the CUDA kernels to what is checked in; needs nvcc 13.
+    Ptx(ptx::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,5 +36,6 @@ fn main() -> anyhow::Result<()> {
         Task::Dist(args) => dist::dist(&args),
         Task::Cross(args) => dist::cross(&args),
         Task::InnerLoops(args) => inner_loops::run(&args),
+        Task::Ptx(args) => ptx::run(&args),
     }
 }

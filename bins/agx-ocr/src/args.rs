@@ -9,7 +9,7 @@ use crate::{
     names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
     ranges::PageRange,
 };
-use agx_ocr_pipeline::{Limits, Rendering};
+use agx_ocr_pipeline::{DeviceChoice, Limits, Rendering};
 use clap::{Parser, value_parser};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -152,6 +152,10 @@ pub struct Args {
     /// The arithmetic
     #[arg(long, value_enum, default_value_t = DtypeName::Auto, help_heading = "Reading")]
     pub dtype: DtypeName,
+
+    /// The device to compute on: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceChoice::Auto, help_heading = "Reading")]
+    pub device: DeviceChoice,
 
     /// Cut the answer for a page or band after N tokens [default: the model's own setting]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), help_heading = "Reading")]

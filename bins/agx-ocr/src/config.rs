@@ -56,8 +56,11 @@ impl Config {
         let mut options = Options::default();
         options.precision = match args.dtype {
             DtypeName::Auto => Precision::Auto,
+            DtypeName::Bf16 => Precision::Bf16,
+            DtypeName::F16 => Precision::F16,
             DtypeName::F32 => Precision::F32,
         };
+        options.device = args.device;
         options.threads = args.threads.map(|n| n as usize);
         options.check_memory = !args.no_memory_check;
         options.limits = limits(&args);

@@ -52,6 +52,10 @@ pub enum SplitName {
 pub enum DtypeName {
     /// bf16 for large products where the machine is faster with it, sums in f32
     Auto,
+    /// The same
+    Bf16,
+    /// f16 for large products, on a GPU
+    F16,
     /// f32 throughout: slower, for comparisons
     F32,
 }

@@ -87,6 +87,10 @@ fn read(
     };
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     info!(model = ocr.name(), load_ms, "loaded");
+    if let Some(why) = ocr.fallback() {
+        let warning = format!("It was read on the CPU: {why}.");
+        let _ = messages.send(Message::Warning(warning));
+    }
     let _ = messages.send(Message::Loaded);
 
     let mut reader = Reader {

@@ -1,6 +1,6 @@
 //! Attention of an image's positions to each other.
 
-use crate::{Activations, Result, cpu};
+use crate::{Activations, Linear, Result, cpu};
 use agx_ocr_kernels::attention::{self as kernels, Heads};
 use candle_core::{Error, Tensor};
 
@@ -55,6 +55,7 @@ impl SelfAttention {
     pub fn forward(&self, qkv: &Tensor, relative: Option<&RelativePositions>) -> Result<Tensor> {
         let (shape, heads) = output(qkv, self.heads)?;
         let positions: usize = shape[1..shape.len() - 1].iter().product();
+        on_gpu!(qkv, gpu => gpu.attention(qkv, self.heads, &shape, relative));
         let mut out = vec![0.0; shape.iter().product()];
         let mut run = |qkv: &[f32], relative: Option<kernels::RelativePositions<'_>>| {
             kernels::attention(qkv, positions, heads, relative, &mut out, self.activations);
@@ -77,8 +78,8 @@ impl SelfAttention {
     /// Attention inside windows of `window²` positions: `qkv` is
     /// `[batch, height, width, 3 * heads * head_dim]`, the result `[batch, height, width, …]`.
     ///
-    /// Windows at the right and bottom edges reach over the image; there positions hold `padding`
-    /// (the projection of zeros, `3 * heads * head_dim` values), and take part like all others.
+    /// Windows at the right and bottom edges reach over the image; there positions hold what
+    /// `projection`, which has given `qkv`, makes of zeros, and take part like all others.
     ///
     /// # Errors
     /// When shapes do not fit.
@@ -86,15 +87,19 @@ impl SelfAttention {
         &self,
         qkv: &Tensor,
         window: usize,
-        padding: &[f32],
+        projection: &Linear,
         relative: &RelativePositions,
     ) -> Result<Tensor> {
         let (_, height, width, row) = qkv.dims4()?;
         let (shape, heads) = output(qkv, self.heads)?;
-        if padding.len() != row {
-            let message = format!("padding of {} values for rows of {row}", padding.len());
+        if projection.output() != row {
+            let message = format!("{} values of zeros for rows of {row}", projection.output());
             return Err(Error::Msg(message).into());
         }
+        on_gpu!(qkv, gpu => {
+            gpu.window_attention(qkv, window, projection, self.heads, &shape, relative)
+        });
+        let padding = &projection.of_zero();
         let mut out = vec![0.0; shape.iter().product()];
         cpu::with(qkv, |qkv| {
             relative.with(window, heads.dim, |relative| {

@@ -2,6 +2,9 @@
 
 use crate::{Error, ModelFiles, Result, files, header, json};
 use agx_ocr_kernels::{half::bf16, mapped::MappedFile};
+use candle_core::Device;
+#[cfg(feature = "cuda")]
+use candle_core::Tensor;
 use safetensors::Dtype;
 use std::{
     collections::BTreeMap,
@@ -48,6 +51,9 @@ pub struct Weight {
     pub(crate) shape: Vec<usize>,
     pub(crate) file: Arc<MappedFile>,
     pub(crate) range: Range<usize>,
+    /// A copy on a GPU, in the element type of its products.
+    #[cfg(feature = "cuda")]
+    pub(crate) uploaded: Option<Tensor>,
 }
 
 impl Weight {
@@ -60,6 +66,15 @@ impl Weight {
     pub fn values(&self) -> &[bf16] {
         // The loader has checked range and alignment.
         self.file.bf16(self.range.clone()).unwrap_or(&[])
+    }
+
+    /// The device whose layers take it.
+    pub fn device(&self) -> &Device {
+        #[cfg(feature = "cuda")]
+        if let Some(uploaded) = &self.uploaded {
+            return uploaded.device();
+        }
+        &Device::Cpu
     }
 
     /// The values widened to f32.

@@ -75,6 +75,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GPU was asked for and cannot be used.
+    #[error("no GPU can be used")]
+    Gpu(#[from] crate::NoGpu),
     /// A directory holds no weights.
     #[error("{} holds no *.safetensors file", .0.display())]
     NoWeights(PathBuf),

@@ -1,12 +1,14 @@
 //! Feed-forward layers: two products with an activation between, gated, and mixtures of experts.
 
-use crate::{LayerNorm, Linear, Result, Weight, cpu};
+use crate::{LayerNorm, Linear, Result, RmsNorm, Weight, cpu};
 pub use agx_ocr_kernels::activation::Function as Activation;
 use agx_ocr_kernels::{
     linear::{Expert, Matrix, add_mlp, experts, swiglu},
     routing::Choice,
 };
 use candle_core::{Device, Tensor};
+#[cfg(feature = "cuda")]
+use {crate::cuda, std::sync::OnceLock};
 
 /// `second(activation(first(x)))`, which stands behind a norm and is added to its input.
 #[derive(Clone, Debug)]
@@ -24,6 +26,10 @@ impl Mlp {
     pub fn add_to(&self, x: Tensor, norm: &LayerNorm) -> Result<Tensor> {
         let shape = cpu::replace_last(&x, self.first.input(), self.second.output())?;
         cpu::same_shape(&x, &shape)?;
+        on_gpu!(x, gpu => {
+            gpu.mlp_add((&self.first, self.activation, &self.second), norm, &x)?;
+            Ok(x)
+        });
         let layers = [self.first.affine(), self.second.affine()];
         let (norm, activations) = (norm.parameters(), self.first.activations);
         cpu::with_mut(&x, |x| {
@@ -42,17 +48,22 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    /// `[…, size]` to the same shape.
+    /// `x + swiglu(norm(x))`, `x` `[…, size]`, in its memory where the device works so.
     ///
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let shape = cpu::replace_last(x, self.gate.input(), self.down.output())?;
+    pub fn add_to(&self, x: Tensor, norm: &RmsNorm) -> Result<Tensor> {
+        let shape = cpu::replace_last(&x, self.gate.input(), self.down.output())?;
+        on_gpu!(x, gpu => {
+            gpu.swiglu_add([&self.gate, &self.up, &self.down], norm, &x)?;
+            Ok(x)
+        });
+        let normed = norm.forward(&x)?;
         let mut y = vec![0.0; x.elem_count()];
-        cpu::with(x, |x| {
+        cpu::with(&normed, |x| {
             swiglu(x, self.weights(), &mut y, self.gate.activations)
         })?;
-        cpu::tensor(y, shape)
+        Ok((x + cpu::tensor(y, shape)?)?)
     }
 
     fn weights(&self) -> Expert<'_> {
@@ -64,110 +75,78 @@ impl SwiGlu {
     }
 }
 
-/// Chooses experts: softmax over all of them, then the most probable, with their probabilities
-/// as they are (not normalised again).
+/// The experts chosen for each row, most probable first, on the CPU.
 #[derive(Clone, Debug)]
-pub struct Router {
-    weight: Weight,
-    top_k: usize,
-}
-
-/// The experts chosen for each row, most probable first.
 pub struct Routing {
-    choice: Choice,
-    rows: usize,
-    top_k: usize,
-}
-
-impl Routing {
-    /// Numbers of the experts, u32 `[rows, k]`.
-    ///
-    /// # Errors
-    /// When memory for a copy cannot be had.
-    pub fn experts(&self) -> Result<Tensor> {
-        let shape = (self.rows, self.top_k);
-        Ok(Tensor::from_slice(
-            self.choice.experts(),
-            shape,
-            &Device::Cpu,
-        )?)
-    }
-
+    /// Their numbers, u32 `[rows, k]`.
+    pub experts: Tensor,
     /// Their probabilities, f32 `[rows, k]`.
-    ///
-    /// # Errors
-    /// As [`Self::experts`].
-    pub fn weights(&self) -> Result<Tensor> {
-        let shape = (self.rows, self.top_k);
-        Ok(Tensor::from_slice(
-            self.choice.weights(),
-            shape,
-            &Device::Cpu,
-        )?)
-    }
+    pub weights: Tensor,
 }
 
-impl Router {
-    /// A router with `weight` `[experts, size]` that chooses `top_k` of its experts.
-    pub fn new(weight: Weight, top_k: usize) -> Self {
-        Self { weight, top_k }
-    }
-
-    /// The experts for each row of `x` `[rows, size]`. All arithmetic is f32: a rounded logit may
-    /// choose another expert.
-    ///
-    /// # Errors
-    /// When the last dimension of `x` is not the router's.
-    pub fn route(&self, x: &Tensor) -> Result<Routing> {
-        let (count, size) = (self.weight.shape[0], self.weight.shape[1]);
-        cpu::replace_last(x, size, count)?;
-        let weight = Matrix::new(self.weight.values(), count, size);
-        Ok(Routing {
-            choice: cpu::with(x, |x| Choice::new(x, weight, self.top_k))?,
-            rows: x.elem_count() / size,
-            top_k: self.top_k,
-        })
-    }
-}
-
-/// Experts of one layer, of which each row uses those that a [`Router`] chose, and one that all
-/// rows use.
+/// A mixture of experts (Shazeer et al., 2017; DeepSeek-AI, 2024): each row uses the most probable
+/// of them, by a softmax over all, with their probabilities as they are (not normalised again), and
+/// one that all rows use.
 #[derive(Clone, Debug)]
 pub struct Experts {
-    routed: Vec<SwiGlu>,
-    shared: SwiGlu,
+    pub(crate) router: Weight,
+    pub(crate) top_k: usize,
+    pub(crate) routed: Vec<SwiGlu>,
+    pub(crate) shared: SwiGlu,
+    #[cfg(feature = "cuda")]
+    pub(crate) addresses: OnceLock<cuda::Addresses>,
 }
 
 impl Experts {
-    /// Experts in the order of their numbers, and the shared one.
-    pub fn new(routed: Vec<SwiGlu>, shared: SwiGlu) -> Self {
-        Self { routed, shared }
-    }
-
-    /// For each row of `x` `[rows, size]` the sum of its experts' outputs times their weights, and
-    /// of the shared expert's output.
+    /// The experts for each row of `norm(x)`, `x` `[rows, size]`. All arithmetic is f32: a rounded
+    /// logit may choose another expert.
     ///
     /// # Errors
-    /// When shapes do not fit, or an expert's number is not below the number of experts.
-    pub fn forward(&self, x: &Tensor, routing: &Routing) -> Result<Tensor> {
+    /// When the last dimension of `x` is not the layer's.
+    pub fn route(&self, x: &Tensor, norm: &RmsNorm) -> Result<Routing> {
+        on_gpu!(x, gpu => {
+            let routed = gpu.route(self, norm, x)?;
+            Ok(Routing {
+                experts: routed.ids.to_device(&Device::Cpu)?,
+                weights: routed.weights.to_device(&Device::Cpu)?,
+            })
+        });
+        let choice = self.choose(&norm.forward(x)?)?;
+        let shape = (x.dim(0)?, self.top_k);
+        Ok(Routing {
+            experts: Tensor::from_slice(choice.experts(), shape, &Device::Cpu)?,
+            weights: Tensor::from_slice(choice.weights(), shape, &Device::Cpu)?,
+        })
+    }
+
+    /// The experts of rows that are normalised.
+    fn choose(&self, normed: &Tensor) -> Result<Choice> {
+        let (count, size) = (self.router.shape[0], self.router.shape[1]);
+        cpu::replace_last(normed, size, count)?;
+        let weight = Matrix::new(self.router.values(), count, size);
+        cpu::with(normed, |x| Choice::new(x, weight, self.top_k))
+    }
+
+    /// `x` `[rows, size]` plus, for each row of `norm(x)`, the sum of its experts' outputs times
+    /// their probabilities, and of the shared expert's output.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's.
+    pub fn add_to(&self, x: Tensor, norm: &RmsNorm) -> Result<Tensor> {
         let (rows, size) = x.dims2()?;
-        let (chosen, weights) = (routing.choice.experts(), routing.choice.weights());
-        let count = self.routed.len();
-        let known = chosen.iter().all(|&expert| (expert as usize) < count);
-        if routing.rows != rows || !known || size != self.shared.gate.input() {
-            let message = format!(
-                "a routing of {} rows does not fit {:?}",
-                routing.rows,
-                x.dims()
-            );
-            return Err(candle_core::Error::Msg(message).into());
-        }
+        on_gpu!(x, gpu => {
+            gpu.experts_add(self, norm, &x)?;
+            Ok(x)
+        });
+        let normed = norm.forward(&x)?;
+        let choice = self.choose(&normed)?;
+        let (chosen, weights) = (choice.experts(), choice.weights());
         let mut y = vec![0.0; rows * size];
         let all: Vec<Expert<'_>> = self.routed.iter().map(SwiGlu::weights).collect();
         let (shared, activations) = (self.shared.weights(), self.shared.gate.activations);
-        cpu::with(x, |x| {
+        cpu::with(&normed, |x| {
             experts(x, &all, Some(shared), chosen, weights, &mut y, activations);
         })?;
-        cpu::tensor(y, (rows, size))
+        Ok((x + cpu::tensor(y, (rows, size))?)?)
     }
 }

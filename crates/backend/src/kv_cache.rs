@@ -5,7 +5,9 @@ use agx_ocr_kernels::{
     attention::{Cache, Heads, causal_attention},
     rope,
 };
-use candle_core::{Error, Tensor};
+use candle_core::{Device, Error, Tensor};
+#[cfg(feature = "cuda")]
+use {crate::cuda, std::sync::OnceLock};
 
 /// Keys and values of all layers, allocated once for `capacity` positions, when the first of them
 /// come, and filled in place.
@@ -21,19 +23,27 @@ pub struct KvCache {
     capacity: usize,
     len: usize,
     activations: Activations,
+    /// The same on a GPU, in the place of `layers`.
+    #[cfg(feature = "cuda")]
+    pub(crate) on_gpu: Option<cuda::Cache>,
 }
 
 impl KvCache {
-    /// An empty cache; `activations` says how a prompt's attention treats its factors.
+    /// An empty cache on a device; `activations` says how a prompt's attention treats its factors.
     pub fn new(
         layers: usize,
         heads: usize,
         head_dim: usize,
         capacity: usize,
         activations: Activations,
+        device: &Device,
     ) -> Self {
+        #[cfg(not(feature = "cuda"))]
+        let _ = device;
         Self {
             layers: vec![(Vec::new(), Vec::new()); layers],
+            #[cfg(feature = "cuda")]
+            on_gpu: device.is_cuda().then(|| cuda::Cache::new(layers)),
             heads,
             head_dim,
             capacity,
@@ -125,13 +135,22 @@ impl KvCache {
 
 /// Rotary position embedding, rotate-half form, for positions below a limit.
 #[derive(Clone, Debug)]
-pub struct Rope(rope::Rope);
+pub struct Rope {
+    tables: rope::Rope,
+    /// Cosines and sines on a GPU, f32 `[positions, head_dim / 2]` each.
+    #[cfg(feature = "cuda")]
+    uploaded: OnceLock<(Tensor, Tensor)>,
+}
 
 impl Rope {
     /// Tables for `positions` positions, heads of `head_dim` values and frequencies
     /// `base^(-2i / head_dim)`.
     pub fn new(positions: usize, head_dim: usize, base: f64) -> Self {
-        Self(rope::Rope::new(positions, head_dim, base as f32))
+        Self {
+            tables: rope::Rope::new(positions, head_dim, base as f32),
+            #[cfg(feature = "cuda")]
+            uploaded: OnceLock::new(),
+        }
     }
 
     /// `x` `[n, heads, head_dim]` rotated; row `i` is at position `first + i`.
@@ -140,12 +159,33 @@ impl Rope {
     /// When a position is beyond the tables.
     pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
         let (n, heads, _) = x.dims3()?;
-        if first + n > self.0.positions() {
-            let message = format!("position {} is beyond {}", first + n, self.0.positions());
+        self.check(first + n)?;
+        let mut y = cpu::with(x, <[f32]>::to_vec)?;
+        self.tables.rotate(&mut y, heads, first);
+        cpu::tensor(y, x.shape())
+    }
+
+    /// An error unless the tables reach so far.
+    fn check(&self, positions: usize) -> Result<()> {
+        let most = self.tables.positions();
+        if positions > most {
+            let message = format!("position {positions} is beyond {most}");
             return Err(Error::Msg(message).into());
         }
-        let mut y = cpu::with(x, <[f32]>::to_vec)?;
-        self.0.rotate(&mut y, heads, first);
-        cpu::tensor(y, x.shape())
+        Ok(())
+    }
+
+    /// Cosines and sines on a GPU, for so many positions at least.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self, device: &Device, positions: usize) -> Result<&(Tensor, Tensor)> {
+        self.check(positions)?;
+        if self.uploaded.get().is_none() {
+            let [cosines, sines] = self.tables.halves();
+            let shape = (self.tables.positions(), ());
+            let upload = |table| Tensor::from_vec(table, shape, device);
+            let _ = self.uploaded.set((upload(cosines)?, upload(sines)?));
+        }
+        let missing = || Error::Msg("no rotary tables".into()).into();
+        self.uploaded.get().ok_or_else(missing)
     }
 }

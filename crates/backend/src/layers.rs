@@ -7,6 +7,8 @@ use agx_ocr_kernels::{
     linear::{Affine, Matrix, Output, Write, linear, linear_normed, linears},
     norm, routing,
 };
+#[cfg(feature = "cuda")]
+use candle_core::DType;
 use candle_core::{Error, Tensor};
 
 /// `y = x Wᵀ + b` along the last dimension.
@@ -24,6 +26,7 @@ impl Linear {
     /// When the last dimension of `x` is not the layer's input.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = cpu::replace_last(x, self.input(), self.output())?;
+        on_gpu!(x, gpu => gpu.linear(self, x));
         let mut y = vec![0.0; shape.iter().product()];
         cpu::with(x, |x| {
             linear(x, self.affine(), &mut y, Write::Set, self.activations)
@@ -31,12 +34,14 @@ impl Linear {
         cpu::tensor(y, shape)
     }
 
-    /// [`Self::forward`] of `norm(x)`, which is not kept.
+    /// [`Self::forward`] of `norm(x)`, which is not kept. On a GPU the result has the weights' element
+    /// type, as attention takes it.
     ///
     /// # Errors
     /// When the last dimension of `x` is not the layers' input.
     pub fn forward_normed(&self, norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
         let shape = cpu::replace_last(x, self.input(), self.output())?;
+        on_gpu!(x, gpu => gpu.linear_normed(self, norm, x));
         let mut y = vec![0.0; shape.iter().product()];
         let norm = norm.parameters();
         cpu::with(x, |x| {
@@ -55,6 +60,10 @@ impl Linear {
             &residual,
             &cpu::replace_last(x, self.input(), self.output())?,
         )?;
+        on_gpu!(x, gpu => {
+            gpu.linear_add(self, &residual, x)?;
+            Ok(residual)
+        });
         cpu::with(x, |x| {
             cpu::with_mut(&residual, |y| {
                 linear(x, self.affine(), y, Write::Add, self.activations)
@@ -137,6 +146,10 @@ impl Conv2d {
             return Err(Error::Msg("a convolution's weight has four dimensions".into()).into());
         };
         cpu::replace_last(x, input, output)?;
+        on_gpu!(x, gpu => {
+            let weights = (&self.weight, self.bias.as_ref());
+            gpu.conv2d(weights, (self.stride, self.padding), x)
+        });
         let conv = Conv {
             channels: (input, output),
             kernel,
@@ -178,6 +191,7 @@ impl LayerNorm {
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        on_gpu!(x, gpu => gpu.normed(self, x, DType::F32));
         let norm = self.parameters();
         normalise(x, norm.weight, |x, y| norm::layer_norm(x, norm, y))
     }
@@ -196,6 +210,7 @@ impl RmsNorm {
     /// # Errors
     /// When the last dimension of `x` is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        on_gpu!(x, gpu => gpu.rms_normed(self, x, DType::F32));
         let weight = self.weight.values();
         normalise(x, weight, |x, y| norm::rms_norm(x, weight, self.eps, y))
     }
@@ -221,13 +236,14 @@ impl Embedding {
     /// [`Error::Token`](crate::Error::Token) when an id is not below the number of rows.
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
         let (count, size) = (self.weight.shape[0], self.weight.shape[1]);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= count) {
+            return Err(crate::Error::Token { id, count });
+        }
+        on_gpu!(self.weight, gpu => gpu.embedding(&self.weight, ids));
         let table = self.weight.values();
         let mut rows = Vec::with_capacity(ids.len() * size);
         for &id in ids {
             let at = id as usize;
-            if at >= count {
-                return Err(crate::Error::Token { id, count });
-            }
             rows.extend(table[at * size..(at + 1) * size].iter().map(|v| v.to_f32()));
         }
         cpu::tensor(rows, (ids.len(), size))

@@ -9,10 +9,12 @@
 //! | [`Checkpoint`], [`Loader`] | open a model's files; build a model from them, or say all that is wrong |
 //! | [`ModelFiles`], [`Fields`] | find a model's files by name, take the values of its config |
 //! | [`Linear`], [`Mlp`], [`Conv2d`], [`LayerNorm`], [`RmsNorm`], [`Embedding`] | layers |
-//! | [`SwiGlu`], [`Router`], [`Experts`] | the decoder's feed-forward parts |
+//! | [`SwiGlu`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
-//! | [`KvCache`], [`Rope`] | causal attention over a cache |
+//! | [`CausalAttention`], [`KvCache`], [`Rope`] | the decoder's attention, over a cache |
+//! | [`add_rows`], [`cat`], [`contiguous`] | sums and copies of tensors |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
+//! | [`open_device`], [`DeviceChoice`] | the CPU or a GPU, and why not the GPU |
 //! | [`Cores`] | the processor's cores, and how many threads to use |
 //! | [`Observer`] | sees every named intermediate result, and may stop the work |
 //!
@@ -38,12 +40,30 @@
 //!
 //! # Features
 //!
-//! None yet: the CPU needs none.
+//! | | |
+//! |---|---|
+//! | `cuda` | NVIDIA GPUs from compute capability 8.0 on; the build needs CUDA's compiler |
+
+/// Returns `$result` where `$x` lies on a GPU, which it names `$gpu`.
+macro_rules! on_gpu {
+    ($x:expr, $gpu:ident => $result:expr) => {
+        #[cfg(feature = "cuda")]
+        if let Some($gpu) = crate::cuda::Gpu::of($x.device())? {
+            return $result;
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = &$x;
+    };
+}
 
 mod attention;
+mod causal;
 mod checkpoint;
 mod cores;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod error;
 mod feed_forward;
 mod files;
@@ -53,16 +73,20 @@ mod kv_cache;
 mod layers;
 mod loader;
 mod observer;
+mod tensors;
 
-pub use agx_ocr_kernels::{awake, linear::Activations};
+pub use agx_ocr_kernels::linear::Activations;
 pub use attention::{RelativePositions, SelfAttention};
+pub use causal::CausalAttention;
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
+pub use device::{DeviceChoice, Elements, NoGpu, OpenDevice, open_device};
 pub use error::{Error, Mismatch, Result};
-pub use feed_forward::{Activation, Experts, Mlp, Router, Routing, SwiGlu};
+pub use feed_forward::{Activation, Experts, Mlp, Routing, SwiGlu};
 pub use files::ModelFiles;
 pub use json::{Fields, parse_json};
 pub use kv_cache::{KvCache, Rope};
 pub use layers::{Conv2d, Embedding, LayerNorm, Linear, RmsNorm, log_probability};
 pub use loader::Loader;
 pub use observer::{Observer, Unobserved};
+pub use tensors::{add_rows, awake, cat, contiguous};

@@ -1,8 +1,10 @@
 //! Building a model from a checkpoint, or saying all that is wrong with it at once.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Uploader};
 use crate::{
-    Activations, Checkpoint, Conv2d, Embedding, Error, LayerNorm, Linear, Mismatch, Mlp, Result,
-    RmsNorm, SelfAttention, SwiGlu, Weight, feed_forward::Activation,
+    Activations, CausalAttention, Checkpoint, Conv2d, Embedding, Error, Experts, LayerNorm, Linear,
+    Mismatch, Mlp, Result, RmsNorm, SelfAttention, SwiGlu, Weight, feed_forward::Activation,
 };
 use agx_ocr_kernels::mapped::MappedFile;
 use candle_core::Device;
@@ -28,12 +30,16 @@ struct Shared<'a> {
     activations: Activations,
     empty: Arc<MappedFile>,
     notes: RefCell<Notes>,
+    #[cfg(feature = "cuda")]
+    uploader: Option<RefCell<Uploader>>,
 }
 
 #[derive(Default)]
 struct Notes {
     used: BTreeSet<String>,
     mismatch: Mismatch,
+    /// Why a weight could not be brought to the device.
+    failed: Option<Error>,
 }
 
 impl Checkpoint {
@@ -61,12 +67,24 @@ impl Checkpoint {
             activations,
             empty: any.file.clone(),
             notes: RefCell::default(),
+            #[cfg(feature = "cuda")]
+            uploader: match Gpu::of(device)? {
+                Some(gpu) => Some(RefCell::new(Uploader::new(gpu)?)),
+                None => None,
+            },
         };
         let model = model(&Loader {
             shared: &shared,
             prefix: String::new(),
         });
-        let Notes { used, mut mismatch } = shared.notes.into_inner();
+        let Notes {
+            used,
+            mut mismatch,
+            failed,
+        } = shared.notes.into_inner();
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let ignored = |name: &str| IGNORED.iter().any(|end| name.ends_with(end));
         let extra = self
             .tensors
@@ -104,6 +122,8 @@ impl Loader<'_> {
             shape: shape.clone(),
             file: self.shared.empty.clone(),
             range: 0..0,
+            #[cfg(feature = "cuda")]
+            uploaded: None,
         };
         let Some(info) = self.shared.checkpoint.tensors.get(&name) else {
             notes.mismatch.missing.push(name);
@@ -119,16 +139,40 @@ impl Loader<'_> {
         }
         notes.used.insert(name);
         match wrong {
-            None => Weight {
-                shape,
-                file: info.file.clone(),
-                range: info.range.clone(),
-            },
+            None => {
+                let weight = Weight {
+                    shape,
+                    file: info.file.clone(),
+                    range: info.range.clone(),
+                    #[cfg(feature = "cuda")]
+                    uploaded: None,
+                };
+                self.place(weight, &mut notes)
+            }
             Some(wrong) => {
                 notes.mismatch.wrong.push(wrong);
                 absent()
             }
         }
+    }
+
+    /// The weight, and on a GPU a copy there.
+    #[cfg(feature = "cuda")]
+    fn place(&self, mut weight: Weight, notes: &mut Notes) -> Weight {
+        if let (Some(uploader), None) = (&self.shared.uploader, &notes.failed) {
+            let uploaded = uploader.borrow_mut().upload(weight.values(), &weight.shape);
+            match uploaded {
+                Ok(tensor) => weight.uploaded = Some(tensor),
+                Err(error) => notes.failed = Some(error),
+            }
+        }
+        weight
+    }
+
+    /// The weight, where it lies.
+    #[cfg(not(feature = "cuda"))]
+    fn place(&self, weight: Weight, _: &mut Notes) -> Weight {
+        weight
     }
 
     /// Notes a weight that the checkpoint holds and the model has no use for.
@@ -190,6 +234,48 @@ impl Loader<'_> {
             gate: at.linear("gate_proj", size, inner),
             up: at.linear("up_proj", size, inner),
             down: at.linear("down_proj", inner, size),
+        }
+    }
+
+    /// `name.q_proj`, `name.k_proj`, `name.v_proj` and `name.o_proj`, for so many heads of queries,
+    /// and of keys and values, of `head_dim` values.
+    pub fn causal_attention(
+        &self,
+        name: &str,
+        size: usize,
+        (heads, kv_heads): (usize, usize),
+        head_dim: usize,
+    ) -> CausalAttention {
+        let at = self.sub(name);
+        let (query, kv) = (heads * head_dim, kv_heads * head_dim);
+        CausalAttention {
+            q_proj: at.linear("q_proj", size, query),
+            k_proj: at.linear("k_proj", size, kv),
+            v_proj: at.linear("v_proj", size, kv),
+            o_proj: at.linear("o_proj", query, size),
+            head_dim,
+        }
+    }
+
+    /// The router `gate`, `count` experts of `inner` values, of which each row uses `top_k`, and
+    /// `shared_experts`, together of `shared` values.
+    pub fn experts(
+        &self,
+        size: usize,
+        (count, inner): (usize, usize),
+        top_k: usize,
+        shared: usize,
+    ) -> Experts {
+        let at = self.sub("experts");
+        Experts {
+            router: self.sub("gate").weight("weight", &[count, size]),
+            top_k,
+            routed: (0..count)
+                .map(|i| at.sub(i).swiglu("", size, inner))
+                .collect(),
+            shared: self.swiglu("shared_experts", size, shared),
+            #[cfg(feature = "cuda")]
+            addresses: std::sync::OnceLock::new(),
         }
     }
 

@@ -12,7 +12,7 @@ fn attend(cache: &mut KvCache, heads: usize, dim: usize) -> Result<Vec<f32>, Err
 #[test]
 fn a_cache_without_memory_is_an_error_and_stays_one() {
     for (positions, dim) in [(usize::MAX, 2), (usize::MAX / 8, 2), (1 << 45, 8)] {
-        let mut cache = KvCache::new(1, 2, dim, positions, Activations::F32);
+        let mut cache = KvCache::new(1, 2, dim, positions, Activations::F32, &Device::Cpu);
         assert_eq!(cache.capacity(), positions);
         for _ in 0..2 {
             let error = attend(&mut cache, 2, dim).unwrap_err();
@@ -22,7 +22,7 @@ fn a_cache_without_memory_is_an_error_and_stays_one() {
             );
         }
     }
-    let mut cache = KvCache::new(1, 2, 4, 3, Activations::F32);
+    let mut cache = KvCache::new(1, 2, 4, 3, Activations::F32, &Device::Cpu);
     for _ in 0..3 {
         assert_eq!(attend(&mut cache, 2, 4).unwrap(), [1.0; 8]);
         cache.advance(1);

@@ -31,6 +31,17 @@ impl Rope {
         self.table.len() / (2 * self.half)
     }
 
+    /// All cosines, and all sines, `[positions, head_dim / 2]` each.
+    pub fn halves(&self) -> [Vec<f32>; 2] {
+        let row = 2 * self.half;
+        let half = |start: usize| {
+            let rows = self.table.chunks_exact(row);
+            rows.flat_map(|row| row[start..start + self.half].iter().copied())
+                .collect()
+        };
+        [half(0), half(self.half)]
+    }
+
     /// Rotates `x` of shape `[n, heads, head_dim]` in place; row `i` is at position `first + i`.
     pub fn rotate(&self, x: &mut [f32], heads: usize, first: usize) {
         let row = heads * 2 * self.half;

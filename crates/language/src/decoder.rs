@@ -2,10 +2,11 @@
 
 use crate::{LanguageConfig, Result};
 use agx_ocr_backend::{
-    Activations, Embedding, Experts, KvCache, Linear, Loader, Observer, RmsNorm, Rope, Router,
-    SwiGlu,
+    Activations, CausalAttention, Embedding, Experts, KvCache, Linear, Loader, Observer, RmsNorm,
+    Rope, SwiGlu,
 };
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use std::fmt;
 
 /// The language half of the model.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Decoder {
     norm: RmsNorm,
     lm_head: Linear,
     activations: Activations,
+    device: Device,
 }
 
 impl Decoder {
@@ -38,6 +40,7 @@ impl Decoder {
             norm: model.rms_norm("norm", hidden, config.rms_norm_eps),
             lm_head: loader.linear("lm_head", hidden, vocab),
             activations: loader.activations(),
+            device: loader.device().clone(),
             config: config.clone(),
         }
     }
@@ -45,6 +48,11 @@ impl Decoder {
     /// The sizes.
     pub fn config(&self) -> &LanguageConfig {
         &self.config
+    }
+
+    /// The device that it computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// An empty cache for `positions` positions.
@@ -56,6 +64,7 @@ impl Decoder {
             config.head_dim(),
             positions,
             self.activations,
+            &self.device,
         )
     }
 
@@ -80,7 +89,8 @@ impl Decoder {
         wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        let mut x = embeddings.clone();
+        // The layers work in its memory.
+        let mut x = embeddings.copy()?;
         observer.observe(format_args!("embeds"), &x)?;
         for (i, layer) in self.layers.iter().enumerate() {
             // Positions that nobody wants are needed up to the last layer's keys and values.
@@ -88,7 +98,7 @@ impl Decoder {
                 true => wanted,
                 false => Wanted::All,
             };
-            x = layer.forward(&x, i, &self.rope, cache, wanted, observer)?;
+            x = layer.forward(x, i, &self.rope, cache, wanted, observer)?;
             observer.observe(format_args!("layer{i}.out"), &x)?;
         }
         cache.advance(embeddings.dim(0)?);
@@ -119,7 +129,7 @@ pub enum Wanted {
 #[derive(Debug)]
 struct Layer {
     input_layernorm: RmsNorm,
-    self_attn: Attention,
+    self_attn: CausalAttention,
     post_attention_layernorm: RmsNorm,
     mlp: FeedForward,
 }
@@ -129,71 +139,70 @@ impl Layer {
         let norm = |name| loader.rms_norm(name, config.hidden_size, config.rms_norm_eps);
         Self {
             input_layernorm: norm("input_layernorm"),
-            self_attn: Attention::new(config, &loader.sub("self_attn")),
+            self_attn: loader.causal_attention(
+                "self_attn",
+                config.hidden_size,
+                (config.num_attention_heads, config.num_key_value_heads),
+                config.head_dim(),
+            ),
             post_attention_layernorm: norm("post_attention_layernorm"),
             mlp: FeedForward::new(config, index, &loader.sub("mlp")),
         }
     }
 
+    /// `x` with what the layer adds to it in place.
     fn forward(
         &self,
-        x: &Tensor,
+        x: Tensor,
         index: usize,
         rope: &Rope,
         cache: &mut KvCache,
         wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        let normed = self.input_layernorm.forward(x)?;
-        let attended = self.self_attn.forward(&normed, index, rope, cache)?;
-        observer.observe(format_args!("layer{index}.attn"), &attended)?;
-        let mut x = (x + attended)?;
+        let before = Seen::new(&x, observer)?;
+        let norm = &self.input_layernorm;
+        let mut x = self.self_attn.add_to(x, norm, rope, index, cache)?;
+        before.observe(format_args!("layer{index}.attn"), &x)?;
         if wanted == Wanted::Last {
             x = x.narrow(0, x.dim(0)? - 1, 1)?;
         }
-        let normed = self.post_attention_layernorm.forward(&x)?;
-        let fed = self.mlp.forward(&normed, index, observer)?;
-        observer.observe(format_args!("layer{index}.mlp"), &fed)?;
-        Ok((x + fed)?)
-    }
-}
-
-/// Causal attention with rotary positions.
-#[derive(Debug)]
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    head_dim: usize,
-}
-
-impl Attention {
-    fn new(config: &LanguageConfig, loader: &Loader<'_>) -> Self {
-        let (hidden, head_dim) = (config.hidden_size, config.head_dim());
-        let kv = config.num_key_value_heads * head_dim;
-        Self {
-            q_proj: loader.linear("q_proj", hidden, hidden),
-            k_proj: loader.linear("k_proj", hidden, kv),
-            v_proj: loader.linear("v_proj", hidden, kv),
-            o_proj: loader.linear("o_proj", hidden, hidden),
-            head_dim,
+        let before = Seen::new(&x, observer)?;
+        let norm = &self.post_attention_layernorm;
+        if let (FeedForward::Mixture(experts), true) = (&self.mlp, observer.looks()) {
+            let routing = experts.route(&x, norm)?;
+            observer.observe(format_args!("layer{index}.router.idx"), &routing.experts)?;
+            observer.observe(format_args!("layer{index}.router.weight"), &routing.weights)?;
         }
+        let x = match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.add_to(x, norm)?,
+            FeedForward::Mixture(experts) => experts.add_to(x, norm)?,
+        };
+        before.observe(format_args!("layer{index}.mlp"), &x)?;
+        Ok(x)
+    }
+}
+
+/// The residual stream before a part of a layer, for an observer who looks.
+struct Seen<'a> {
+    before: Option<Tensor>,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Seen<'a> {
+    fn new(x: &Tensor, observer: &'a dyn Observer) -> Result<Self> {
+        let copy = || x.to_device(&Device::Cpu)?.copy();
+        let before = observer.looks().then(copy).transpose()?;
+        Ok(Self { before, observer })
     }
 
-    fn forward(
-        &self,
-        x: &Tensor,
-        layer: usize,
-        rope: &Rope,
-        cache: &mut KvCache,
-    ) -> Result<Tensor> {
-        let heads = |y: Tensor| y.reshape((y.dim(0)?, (), self.head_dim));
-        let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x)?;
-        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
-        let position = cache.len();
-        let (q, k) = (rope.forward(&q, position)?, rope.forward(&k, position)?);
-        Ok(self.o_proj.forward(&cache.attend(layer, &q, &k, &v)?)?)
+    /// Shows what the part has added.
+    fn observe(&self, stage: fmt::Arguments<'_>, after: &Tensor) -> Result<()> {
+        let added = match &self.before {
+            Some(before) => (after.to_device(&Device::Cpu)? - before)?,
+            None => after.clone(),
+        };
+        Ok(self.observer.observe(stage, &added)?)
     }
 }
 
@@ -201,7 +210,7 @@ impl Attention {
 #[derive(Debug)]
 enum FeedForward {
     Dense(SwiGlu),
-    Mixture { gate: Router, experts: Experts },
+    Mixture(Experts),
 }
 
 impl FeedForward {
@@ -211,28 +220,11 @@ impl FeedForward {
             return Self::Dense(loader.swiglu("", hidden, config.intermediate_size));
         }
         let (count, inner) = (config.n_routed_experts, config.moe_intermediate_size);
-        let gate = loader.sub("gate").weight("weight", &[count, hidden]);
-        let experts = loader.sub("experts");
-        let expert = |i| experts.sub(i).swiglu("", hidden, inner);
-        let shared = loader.swiglu("shared_experts", hidden, config.n_shared_experts * inner);
-        Self::Mixture {
-            gate: Router::new(gate, config.num_experts_per_tok),
-            experts: Experts::new((0..count).map(expert).collect(), shared),
-        }
-    }
-
-    fn forward(&self, x: &Tensor, layer: usize, observer: &dyn Observer) -> Result<Tensor> {
-        match self {
-            Self::Dense(mlp) => Ok(mlp.forward(x)?),
-            Self::Mixture { gate, experts } => {
-                let routing = gate.route(x)?;
-                if observer.looks() {
-                    let (experts, weights) = (routing.experts()?, routing.weights()?);
-                    observer.observe(format_args!("layer{layer}.router.idx"), &experts)?;
-                    observer.observe(format_args!("layer{layer}.router.weight"), &weights)?;
-                }
-                Ok(experts.forward(x, &routing)?)
-            }
-        }
+        Self::Mixture(loader.experts(
+            hidden,
+            (count, inner),
+            config.num_experts_per_tok,
+            config.n_shared_experts * inner,
+        ))
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     Decoder, Error, NoRepeatNgram, Repeated, Result, Sampling, StopCycles, Wanted,
     decoding::{Steps, decode},
 };
-use agx_ocr_backend::{KvCache, Observer, awake};
+use agx_ocr_backend::{KvCache, Observer, awake, cat};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::ops::{ControlFlow, Range};
@@ -96,7 +96,7 @@ struct Decoding<'a> {
 impl Decoding<'_> {
     fn step(&mut self) -> Result<Vec<f32>> {
         let (decoder, observer) = (self.decoder, self.observer);
-        awake(|| {
+        awake(decoder.device(), || {
             let last = decoder.forward(&self.input, &mut self.cache, Wanted::Last, observer)?;
             let logits = decoder.logits(&last, observer)?;
             Ok(logits.flatten_all()?.to_vec1()?)
@@ -162,12 +162,9 @@ impl Decoder {
                 "{tokens} vision tokens for {places} places"
             )));
         }
-        let parts = [
-            self.embed(&prompt.ids[..start])?,
-            vision.clone(),
-            self.embed(&prompt.ids[end..])?,
-        ];
-        Ok(Tensor::cat(&parts, 0)?)
+        let before = self.embed(&prompt.ids[..start])?;
+        let after = self.embed(&prompt.ids[end..])?;
+        Ok(cat(&[&before, vision, &after], 0)?)
     }
 }
 

@@ -1,17 +1,18 @@
 //! A loaded model, and what it does with a page.
 
 use crate::{
-    Event, Options, Page, Precision, ReadOptions, Result,
+    Error, Event, Options, Page, Precision, ReadOptions, Result,
     input::{DecodedImage, Document},
     machine::read_by_every_token,
     memory::{self, Needs, Use, available_memory},
     model_dir::{Defaults, ModelDir},
 };
-use agx_ocr_backend::{Activations, Checkpoint, Cores, TensorInfo};
+use agx_ocr_backend::{
+    Activations, Checkpoint, Cores, Elements, NoGpu, OpenDevice, TensorInfo, open_device,
+};
 use agx_ocr_language::Decoder;
 use agx_ocr_text::{Task, Tokenizer};
 use agx_ocr_vision::{VisionConfig, VisionEncoder};
-use candle_core::Device;
 use image::RgbImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{ops::ControlFlow, path::Path, time::Instant};
@@ -32,6 +33,7 @@ pub struct Ocr {
     pub(crate) threads: ThreadPool,
     name: String,
     options: Options,
+    fallback: Option<NoGpu>,
 }
 
 impl Ocr {
@@ -53,20 +55,27 @@ impl Ocr {
         let dir = ModelDir::open(path.as_ref())?;
         let tokenizer = Tokenizer::from_bytes(&dir.tokenizer)?;
         let (vision, language) = dir.sizes(&tokenizer)?;
-        let activations = match options.precision {
-            Precision::Auto => Activations::Bf16,
-            Precision::F32 => Activations::F32,
+        let (activations, elements) = match options.precision {
+            Precision::Auto | Precision::Bf16 => (Activations::Bf16, Elements::Bf16),
+            Precision::F16 => (Activations::Bf16, Elements::F16),
+            Precision::F32 => (Activations::F32, Elements::F32),
         };
+        let OpenDevice { device, fallback } = open_device(options.device, elements)?;
+        if device.is_cpu() && options.precision == Precision::F16 {
+            let message = "a CPU has no f16 products here: choose bf16 or f32".into();
+            return Err(Error::Options(message));
+        }
         // Before the weights are mapped: they are among what is needed.
-        let available = options.check_memory.then(available_memory).flatten();
+        let check_memory = options.check_memory && device.is_cpu();
+        let available = check_memory.then(available_memory).flatten();
         let checkpoint = Checkpoint::open(&dir.weights)?;
         let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
-        let (encoder, decoder) = checkpoint.build(&Device::Cpu, activations, |loader| {
+        let (encoder, decoder) = checkpoint.build(&device, activations, |loader| {
             let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
             (encoder, Decoder::new(&language, loader))
         })?;
         // The weights are not touched yet.
-        if options.check_memory {
+        if check_memory {
             let of = Use {
                 vision: &vision,
                 language: &language,
@@ -93,8 +102,15 @@ impl Ocr {
             weight_bytes: checkpoint.size(),
             threads,
             name: dir.name,
+            fallback,
             options,
         })
+    }
+
+    /// Why it computes on the CPU although a GPU might have been meant: with
+    /// [`DeviceChoice::Auto`](crate::DeviceChoice::Auto), in a build that can use one.
+    pub fn fallback(&self) -> Option<&NoGpu> {
+        self.fallback.as_ref()
     }
 
     /// The model's name.

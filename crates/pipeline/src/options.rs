@@ -1,6 +1,7 @@
 //! What a caller can choose.
 
 use crate::input::{Limits, Rendering};
+use agx_ocr_backend::DeviceChoice;
 use agx_ocr_language::Sampling;
 use agx_ocr_vision::views::ViewMode;
 use std::{fmt, str::FromStr, time::Duration};
@@ -11,6 +12,8 @@ use std::{fmt, str::FromStr, time::Duration};
 pub struct Options {
     /// The arithmetic.
     pub precision: Precision,
+    /// The device to compute on.
+    pub device: DeviceChoice,
     /// Threads to compute with; `None` for one on every core that is fast enough to help.
     pub threads: Option<usize>,
     /// The largest input that is taken by what opens documents itself:
@@ -29,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             precision: Precision::default(),
+            device: DeviceChoice::default(),
             threads: None,
             limits: Limits::default(),
             read: ReadOptions::default(),
@@ -93,10 +97,15 @@ impl Default for ReadOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {
-    /// bf16 weights; the activations of large products rounded to bf16 where the machine
-    /// multiplies these faster; all sums f32.
+    /// bf16 weights; on a CPU the activations of large products rounded to bf16 where the machine
+    /// multiplies these faster, on a GPU always; all sums f32.
     #[default]
     Auto,
+    /// The same.
+    Bf16,
+    /// f16 weights and activations of large products, on a GPU; all sums f32. Three more bits of a
+    /// product's factors than bf16, and a smaller range.
+    F16,
     /// bf16 weights widened to f32, nothing rounded: the way to compare with the reference.
     F32,
 }
@@ -198,6 +207,6 @@ macro_rules! names {
     };
 }
 
-names!(Precision: "auto" => Auto, "f32" => F32);
+names!(Precision: "auto" => Auto, "bf16" => Bf16, "f16" => F16, "f32" => F32);
 names!(Mode: "auto" => Auto, "tiny" => Tiny, "small" => Small, "base" => Base, "large" => Large, "gundam" => Gundam);
 names!(Split: "auto" => Auto, "none" => None, "bands" => Bands);

@@ -1,7 +1,9 @@
 //! The CLIP vision encoder (Radford et al., 2021), fed with SAM's output instead of patches.
 
 use crate::{Result, config::ClipConfig, positions::AbsolutePositions};
-use agx_ocr_backend::{Activation, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention};
+use agx_ocr_backend::{
+    Activation, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention, add_rows, cat,
+};
 use candle_core::Tensor;
 
 /// All of its norms.
@@ -59,7 +61,7 @@ impl Clip {
             .reshape((1, 1, width))?
             .expand((batch, 1, width))?;
         let patches = features.reshape((batch, n * n, width))?;
-        let mut x = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.positions.at(n)?)?;
+        let mut x = add_rows(cat(&[&class, &patches], 1)?, &self.positions.at(n)?)?;
         observer.observe(format_args!("clip.embeddings"), &x)?;
         x = self.pre_layernorm.forward(&x)?;
         observer.observe(format_args!("clip.pre_layrnorm"), &x)?;

@@ -6,8 +6,8 @@ use crate::{
     sam::Sam,
     views::{self, Views},
 };
-use agx_ocr_backend::{Linear, Loader, Observer, awake};
-use candle_core::{D, Device, Tensor};
+use agx_ocr_backend::{Linear, Loader, Observer, awake, cat, contiguous};
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 use std::{fmt, slice};
 
@@ -92,7 +92,7 @@ impl VisionEncoder {
         let global = encode(slice::from_ref(&views.global), format_args!("global"))?;
         parts.push(self.end_rows(&global)?);
         parts.push(self.view_separator.unsqueeze(0)?);
-        let sequence = Tensor::cat(&parts, 0)?;
+        let sequence = cat(&parts.iter().collect::<Vec<_>>(), 0)?;
         observer.observe(format_args!("seq"), &sequence)?;
         Ok(sequence)
     }
@@ -102,18 +102,15 @@ impl VisionEncoder {
     /// # Errors
     /// When the side is no multiple of 64, or `observer` stops.
     pub fn encode_view(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
-        awake(|| self.encode_pixels(pixels, observer))
+        awake(&self.device, || self.encode_pixels(pixels, observer))
     }
 
     fn encode_pixels(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
         let sam = self.sam.forward(pixels, observer)?;
         let clip = self.clip.forward(&sam, observer)?;
-        let (batch, n, _, width) = sam.dims4()?;
-        let patches = clip.narrow(1, 1, n * n)?.reshape((batch, n, n, ()))?;
-        debug_assert_eq!(patches.dim(D::Minus1)?, width);
-        let tokens = self
-            .projector
-            .forward(&Tensor::cat(&[patches, sam], D::Minus1)?)?;
+        let (batch, n, _, _) = sam.dims4()?;
+        let patches = contiguous(&clip.narrow(1, 1, n * n)?)?.reshape((batch, n, n, ()))?;
+        let tokens = self.projector.forward(&cat(&[&patches, &sam], 3)?)?;
         observer.observe(format_args!("proj"), &tokens)?;
         Ok(tokens)
     }
@@ -136,17 +133,18 @@ impl VisionEncoder {
             .image_newline
             .reshape((1, 1, 1, hidden))?
             .expand((1, rows, 1, hidden))?;
-        Ok(Tensor::cat(&[grid, &newline], 2)?.reshape((rows * (columns + 1), hidden))?)
+        Ok(cat(&[grid, &newline], 2)?.reshape((rows * (columns + 1), hidden))?)
     }
 }
 
 /// Tiles `[1, n, n, hidden]` in row-major order to one `[1, rows * n, columns * n, hidden]`.
 fn join(tiles: &[Tensor], columns: usize, rows: usize) -> Result<Tensor> {
-    let row = |tiles: &[Tensor]| Tensor::cat(tiles, 2);
+    let along = |tiles: &[Tensor], dim| cat(&tiles.iter().collect::<Vec<_>>(), dim);
+    let row = |tiles: &[Tensor]| along(tiles, 2);
     let rows = tiles
         .chunks(columns)
         .take(rows)
         .map(row)
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Tensor::cat(&rows, 1)?)
+    Ok(along(&rows, 1)?)
 }

@@ -7,7 +7,7 @@ use crate::{
     positions::{AbsolutePositions, RelativeTables},
 };
 use agx_ocr_backend::{
-    Activation, Conv2d, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention,
+    Activation, Conv2d, LayerNorm, Linear, Loader, Mlp, Observer, SelfAttention, add_rows,
 };
 use candle_core::Tensor;
 
@@ -63,7 +63,8 @@ impl Sam {
         let mut x = self.patch_embed.forward(&pixels.permute((0, 2, 3, 1))?)?;
         observer.observe(format_args!("sam.patch_embed"), &x)?;
         let (_, grid, _, width) = x.dims4()?;
-        x = x.broadcast_add(&self.pos_embed.at(grid)?.reshape((1, grid, grid, width))?)?;
+        let positions = self.pos_embed.at(grid)?.reshape((1, grid, grid, width))?;
+        x = add_rows(x, &positions)?;
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x)?;
             observer.observe(format_args!("sam.block{i}"), &x)?;
@@ -109,8 +110,6 @@ impl Block {
 #[derive(Debug)]
 struct Attention {
     qkv: Linear,
-    /// What `qkv` makes of the zeros beside the image, which windows at its edge see.
-    padding: Vec<f32>,
     mix: SelfAttention,
     proj: Linear,
     window: Option<usize>,
@@ -128,7 +127,6 @@ impl Attention {
         };
         let qkv = loader.linear_bias("qkv", width, 3 * width);
         Self {
-            padding: qkv.of_zero(),
             qkv,
             proj: loader.linear_bias("proj", width, width),
             mix: loader.attention(heads),
@@ -143,7 +141,7 @@ impl Attention {
         let qkv = self.qkv.forward_normed(norm, &x)?;
         let relative = self.relative.at(self.window.unwrap_or(grid))?;
         let mixed = match self.window {
-            Some(window) => self.mix.windows(&qkv, window, &self.padding, &relative)?,
+            Some(window) => self.mix.windows(&qkv, window, &self.qkv, &relative)?,
             None => self.mix.forward(&qkv, Some(&relative))?,
         };
         Ok(self.proj.add_to(x, &mixed)?)

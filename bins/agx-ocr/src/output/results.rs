@@ -187,6 +187,12 @@ impl<'a> Results<'a> {
                     .push(format!("{name} could not be read: {failure}"));
             }
         }
+        // A page alone is all of the result.
+        if let [read] = &mut self.pages[..]
+            && let (false, Ok(page)) = (read.paged, &mut read.page)
+        {
+            page.warnings.splice(0..0, self.warnings.drain(..));
+        }
         let (format, most) = (self.output.format, self.output.most_bytes);
         let result = match format {
             Format::Jsonl => Vec::new(),

@@ -4,7 +4,9 @@ use crate::{
     dump::{self, Dump},
     fixtures,
 };
-use agx_ocr_backend::{Activations, Checkpoint, Observer, Result, Unobserved};
+use agx_ocr_backend::{
+    Activations, Checkpoint, Elements, Observer, Result, Unobserved, open_device,
+};
 use agx_ocr_language::{
     Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt, Wanted,
 };
@@ -22,6 +24,22 @@ use std::{
     path::Path,
 };
 
+/// The CPU, or the GPU that `AGX_OCR_TEST_DEVICE` names; there rounding is to the element type
+/// that `AGX_OCR_TEST_ELEMENTS` names: bf16, or f16.
+fn device(activations: Activations) -> Device {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let name = variable("AGX_OCR_TEST_DEVICE");
+    if name.is_empty() {
+        return Device::Cpu;
+    }
+    let elements = match (activations, variable("AGX_OCR_TEST_ELEMENTS").as_str()) {
+        (Activations::F32, _) => Elements::F32,
+        (_, "f16") => Elements::F16,
+        _ => Elements::Bf16,
+    };
+    open_device(name.parse().unwrap(), elements).unwrap().device
+}
+
 pub struct Model {
     pub tokenizer: Tokenizer,
     pub encoder: VisionEncoder,
@@ -36,7 +54,7 @@ impl Model {
         let language = LanguageConfig::from_json(&config).unwrap();
         let checkpoint = Checkpoint::open(dir).unwrap();
         let (encoder, decoder) = checkpoint
-            .build(&Device::Cpu, activations, |loader| {
+            .build(&device(activations), activations, |loader| {
                 let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
                 (encoder, Decoder::new(&language, loader))
             })
@@ -179,14 +197,15 @@ struct Recorder(RefCell<BTreeMap<String, Vec<Tensor>>>);
 
 impl Recorder {
     fn vision(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> Result<()> {
+        // A copy: the encoder goes on in the same memory.
+        let value = value.to_device(&Device::Cpu)?.copy()?;
         let stage = stage.to_string();
         let (view, rest) = stage.split_once('.').unwrap_or((&stage, ""));
         // The reference keeps maps behind SAM's blocks with the channels first.
         let value = match rest {
             "sam" | "sam.neck" | "sam.net_2" => value.permute((0, 3, 1, 2))?.contiguous()?,
             "proj" => value.flatten(1, 2)?,
-            // The encoder goes on in the same memory.
-            _ => value.copy()?,
+            _ => value,
         };
         let name = match view {
             "seq" => "vis.seq".to_owned(),
@@ -203,7 +222,8 @@ impl Recorder {
     }
 
     fn add(&self, name: &str, value: &Tensor) {
-        let value = value.to_dtype(DType::F32).unwrap();
+        let value = value.to_device(&Device::Cpu).unwrap();
+        let value = value.to_dtype(DType::F32).unwrap().copy().unwrap();
         self.0
             .borrow_mut()
             .entry(name.to_owned())

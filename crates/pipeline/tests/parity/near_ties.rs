@@ -9,7 +9,7 @@ use crate::case::Model;
 use agx_ocr_backend::Unobserved;
 use agx_ocr_text::{Task, prompt_ids};
 use agx_ocr_vision::views::{self, Fit, ViewMode, Views};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::{fs, path::Path};
 
 /// A token where the reference's is not the best, and by how much.
@@ -54,8 +54,10 @@ pub fn compare(exact: &Model, rounded: &Model, pages: &Path) {
         }
         let views = views::prepare(&image::open(&path).unwrap().to_rgb8(), &view).unwrap();
         let vision = encode(exact, &views);
-        let narrow = vision.to_dtype(DType::BF16).unwrap();
+        let narrow = vision.to_device(&Device::Cpu).unwrap();
+        let narrow = narrow.to_dtype(DType::BF16).unwrap();
         let narrow = narrow.to_dtype(DType::F32).unwrap();
+        let narrow = narrow.to_device(vision.device()).unwrap();
         let fast_vision = encode(rounded, &views);
         for (task, kind) in [(Task::Text, "out.txt"), (Task::Ocr, "grounding.txt")] {
             let text = fs::read_to_string(path.with_extension(kind)).unwrap();

@@ -1,0 +1,288 @@
+//! Attention.
+
+use super::{
+    Gpu,
+    launch::{Arg, grid, name, values},
+};
+use crate::{CausalAttention, KvCache, Linear, RelativePositions, Result, RmsNorm, Rope};
+use candle_core::{DType, Error, Tensor};
+
+/// Queries of a block of the kernels on tensor cores.
+const QUERIES: usize = 64;
+/// Queries of a block of those for any size.
+const QUERIES_ANY: usize = 8;
+/// The head dimension that the image encoders' fast kernels have.
+const HEAD: usize = 64;
+/// The window that the fast kernel has.
+const WINDOW: usize = 14;
+
+/// Keys and values of a decoder on the device.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// Of each layer, `[heads, capacity, head_dim]`; none before the first positions.
+    layers: Vec<Option<(Tensor, Tensor)>>,
+    /// The number of filled positions, on the host and as it is on the device.
+    filled: Option<(usize, Tensor)>,
+}
+
+impl Cache {
+    pub(crate) fn new(layers: usize) -> Self {
+        Self {
+            layers: vec![None; layers],
+            filled: None,
+        }
+    }
+
+    /// Keys and values of a layer.
+    fn layer(&mut self, gpu: &Gpu, index: usize, shape: [usize; 3]) -> Result<(Tensor, Tensor)> {
+        let slot = self.layers.get_mut(index);
+        let slot = slot.ok_or_else(|| Error::Msg(format!("no layer {index} in the cache")))?;
+        if slot.is_none() {
+            let memory = || gpu.empty(&shape[..], gpu.dtype());
+            *slot = Some((memory()?, memory()?));
+        }
+        let missing = || Error::Msg("no cache".into()).into();
+        slot.clone().ok_or_else(missing)
+    }
+
+    /// The number of filled positions, on the device.
+    fn filled(&mut self, gpu: &Gpu, count: usize) -> Result<Tensor> {
+        match &self.filled {
+            Some((there, tensor)) if *there == count => Ok(tensor.clone()),
+            _ => {
+                let number = u32::try_from(count).unwrap_or(u32::MAX);
+                let tensor = Tensor::new(&[number], &gpu.device())?;
+                self.filled = Some((count, tensor.clone()));
+                Ok(tensor)
+            }
+        }
+    }
+}
+
+impl Gpu {
+    /// Attention of all positions of an image to all; `shape` is the result's.
+    pub(crate) fn attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        shape: &[usize],
+        relative: Option<&RelativePositions>,
+    ) -> Result<Tensor> {
+        let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
+        let positions: usize = shape[1..shape.len() - 1].iter().product();
+        let Some(relative) = relative else {
+            if dim != HEAD || self.dtype() == DType::F32 {
+                let side = 0;
+                return self.attention_any(qkv, (1, positions, side), None, heads, shape, None);
+            }
+            let (qkv, out) = (
+                self.convert(qkv, self.dtype())?,
+                self.empty(shape, self.dtype())?,
+            );
+            let args = [
+                self.address(&qkv)?,
+                self.address(&out)?,
+                Arg::int(positions),
+            ];
+            let blocks = [positions.div_ceil(QUERIES), heads, batch];
+            let kernel = format!("attention_{}", name(self.dtype()));
+            self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
+            return Ok(out);
+        };
+        let side = positions.isqrt();
+        if side * side != positions {
+            return Err(Error::Msg(format!("{positions} positions are no square")).into());
+        }
+        // Queries of a block, and bytes of shared memory, by the grids that there are kernels for.
+        let tiles = match side {
+            32 => Some((64, 40960)),
+            40 => Some((64, 51200)),
+            64 => Some((128, 65536)),
+            80 => Some((64, 61440)),
+            _ => None,
+        };
+        let fast = dim == HEAD && self.dtype() != DType::F32;
+        let Some((queries, shared)) = tiles.filter(|_| fast) else {
+            let sides = (side, side, side);
+            return self.attention_any(qkv, sides, None, heads, shape, Some(relative));
+        };
+        let (qkv, out) = (
+            self.convert(qkv, self.dtype())?,
+            self.empty(shape, self.dtype())?,
+        );
+        let [height, width] = self.tables(relative)?;
+        let args = [
+            self.address(&qkv)?,
+            self.address(&height)?,
+            self.address(&width)?,
+            self.address(&out)?,
+        ];
+        let kernel = format!("attention_rel{side}_{}", name(self.dtype()));
+        let blocks = [positions / queries, heads, batch];
+        self.launch(&kernel, grid(blocks, (128, 1), shared), &args)?;
+        Ok(out)
+    }
+
+    /// Attention inside windows of an image.
+    pub(crate) fn window_attention(
+        &self,
+        qkv: &Tensor,
+        window: usize,
+        projection: &Linear,
+        heads: usize,
+        shape: &[usize],
+        relative: &RelativePositions,
+    ) -> Result<Tensor> {
+        let (batch, height, width, row) = qkv.dims4()?;
+        let dim = row / 3 / heads;
+        let padding = projection
+            .bias
+            .as_ref()
+            .map(|bias| bias.on_gpu())
+            .transpose()?;
+        let padding = match padding {
+            Some(bias) => bias.clone(),
+            None => self.zeros(row, self.dtype())?,
+        };
+        if dim != HEAD || window != WINDOW || self.dtype() == DType::F32 {
+            let sides = (height, width, window);
+            return self.attention_any(qkv, sides, Some(&padding), heads, shape, Some(relative));
+        }
+        let (qkv, out) = (
+            self.convert(qkv, self.dtype())?,
+            self.empty(shape, self.dtype())?,
+        );
+        let [table_height, table_width] = self.tables(relative)?;
+        let args = [
+            self.address(&qkv)?,
+            self.address(&padding)?,
+            self.address(&table_height)?,
+            self.address(&table_width)?,
+            self.address(&out)?,
+            Arg::int(height),
+            Arg::int(width),
+        ];
+        let windows = batch * height.div_ceil(window) * width.div_ceil(window);
+        let kernel = format!("attention_window_{}", name(self.dtype()));
+        self.launch(&kernel, grid([2, heads, windows], (224, 1), 63616), &args)?;
+        Ok(out)
+    }
+
+    /// The same for any sizes: all positions of a grid `(height, width, side)`, or those inside of
+    /// windows of `side`.
+    fn attention_any(
+        &self,
+        qkv: &Tensor,
+        (height, width, side): (usize, usize, usize),
+        padding: Option<&Tensor>,
+        heads: usize,
+        shape: &[usize],
+        relative: Option<&RelativePositions>,
+    ) -> Result<Tensor> {
+        let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
+        let (qkv, out) = (
+            self.convert(qkv, self.dtype())?,
+            self.empty(shape, self.dtype())?,
+        );
+        let tables = relative.map(|relative| self.tables(relative)).transpose()?;
+        let [table_height, table_width] = match &tables {
+            Some([height, width]) => [self.address(height)?, self.address(width)?],
+            None => [Arg::NULL; 2],
+        };
+        let args = [
+            self.address(&qkv)?,
+            self.address_or_null(padding)?,
+            table_height,
+            table_width,
+            self.address(&out)?,
+            Arg::int(height),
+            Arg::int(width),
+            Arg::int(side),
+            Arg::int(dim),
+        ];
+        let (positions, windows) = match side {
+            0 => (height * width, 1),
+            side => (side * side, height.div_ceil(side) * width.div_ceil(side)),
+        };
+        let blocks = [positions.div_ceil(QUERIES_ANY), heads, batch * windows];
+        let shared = if relative.is_some() { 64 * side } else { 0 };
+        let kernel = format!("attention_any_{}", name(self.dtype()));
+        self.launch(&kernel, grid(blocks, (256, 1), shared), &args)?;
+        Ok(out)
+    }
+
+    /// The tables as values of the device's type.
+    fn tables(&self, relative: &RelativePositions) -> Result<[Tensor; 2]> {
+        let table = |table: &Tensor| self.convert(table, self.dtype());
+        Ok([table(&relative.height)?, table(&relative.width)?])
+    }
+
+    /// `x += attention(norm(x))` in place, over a cache which keeps the keys and values.
+    pub(crate) fn causal_add(
+        &self,
+        layer: &CausalAttention,
+        x: &Tensor,
+        norm: &RmsNorm,
+        rope: &Rope,
+        index: usize,
+        cache: &mut KvCache,
+    ) -> Result<()> {
+        let (n, _) = x.dims2()?;
+        let (first, capacity, dim) = (cache.len(), cache.capacity(), layer.head_dim);
+        if first + n > capacity {
+            return Err(Error::Msg(format!("a cache of {capacity} positions is full")).into());
+        }
+        let (heads, kv_heads) = (layer.q_proj.output() / dim, layer.k_proj.output() / dim);
+        let normed = self.rms_normed(norm, x, self.dtype())?;
+        let product = |layer| self.product_of(layer, &normed, self.dtype());
+        let (q, k) = (product(&layer.q_proj)?, product(&layer.k_proj)?);
+        let v = product(&layer.v_proj)?;
+        let missing = || Error::Msg("a cache on the CPU for a decoder on a GPU".into());
+        let store = cache.on_gpu.as_mut().ok_or_else(missing)?;
+        let (keys, values_) = store.layer(self, index, [kv_heads, capacity, dim])?;
+        let filled = store.filled(self, first)?;
+        let (cosines, sines) = rope.on_gpu(&self.device(), first + n)?;
+
+        let pairs = n * heads * dim / 2;
+        let args = [
+            self.address(&q)?,
+            self.address(&k)?,
+            self.address(&v)?,
+            self.address(&keys)?,
+            self.address(&values_)?,
+            self.address(cosines)?,
+            self.address(sines)?,
+            self.address(&filled)?,
+            Arg::long(pairs),
+            Arg::int(heads),
+            Arg::int(kv_heads),
+            Arg::int(dim),
+            Arg::int(capacity),
+        ];
+        let kernel = format!("rotate_append_{}", name(self.dtype()));
+        self.launch(&kernel, values(pairs), &args)?;
+
+        let mixed = self.empty(q.shape(), self.dtype())?;
+        let mut args = vec![
+            self.address(&q)?,
+            self.address(&keys)?,
+            self.address(&values_)?,
+            self.address(&mixed)?,
+            Arg::int(n),
+            Arg::int(kv_heads),
+            Arg::int(capacity),
+            self.address(&filled)?,
+        ];
+        if self.dtype() != DType::F32 && (dim == 64 || dim == 128) {
+            let kernel = format!("causal_attention_{dim}_{}", name(self.dtype()));
+            let blocks = [heads, n.div_ceil(QUERIES), 1];
+            self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
+        } else {
+            args.push(Arg::int(dim));
+            let kernel = format!("causal_attention_any_{}", name(self.dtype()));
+            let blocks = [heads, n.div_ceil(QUERIES_ANY), 1];
+            self.launch(&kernel, grid(blocks, (256, 1), 0), &args)?;
+        }
+        self.linear_add(&layer.o_proj, x, &mixed)
+    }
+}

@@ -1,0 +1,244 @@
+//! An open device.
+
+use super::launch::Arg;
+use crate::Result;
+use agx_ocr_kernels::half::{bf16, f16};
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Device, Error, Shape, Storage, Tensor,
+    cuda_backend::{
+        CudaStorageSlice, DeviceId, WrapErr,
+        cudarc::{
+            driver::{CudaFunction, CudaModule, CudaStream, DevicePtr, sys},
+            nvrtc::Ptx,
+        },
+    },
+    op::BackpropOp,
+};
+use flate2::read::GzDecoder;
+use rayon::prelude::*;
+use std::{
+    collections::HashMap,
+    fmt,
+    io::Read,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+/// The kernels of one source file: text for the driver's compiler, compressed.
+#[cfg(not(agx_ocr_fatbin))]
+macro_rules! kernels {
+    ($name:literal) => {
+        include_bytes!(concat!("ptx/", $name, ".ptx.gz"))
+    };
+}
+/// The kernels of one source file: machine code for several architectures.
+#[cfg(agx_ocr_fatbin)]
+macro_rules! kernels {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("AGX_OCR_FATBINS"), "/", $name, ".fatbin"))
+    };
+}
+
+const MODULES: [&[u8]; 6] = [
+    kernels!("rows"),
+    kernels!("attention"),
+    kernels!("attention_any"),
+    kernels!("experts"),
+    kernels!("decode"),
+    kernels!("pick"),
+];
+
+/// The devices that are open, by candle's number of them.
+static OPEN: RwLock<Vec<(DeviceId, Arc<Gpu>)>> = RwLock::new(Vec::new());
+
+/// An open device: its stream, its kernels, and the element type of its large products.
+pub(crate) struct Gpu {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+    modules: Vec<Arc<CudaModule>>,
+    functions: RwLock<HashMap<String, CudaFunction>>,
+    /// cuBLAS has one workspace for all.
+    pub(super) blas: Mutex<()>,
+    dtype: DType,
+}
+
+impl Gpu {
+    /// Opens the device with this number for products of `dtype`: bf16, f16 or f32.
+    ///
+    /// # Errors
+    /// When there is no such device, its driver or libraries fail, or it cannot run the kernels.
+    pub(crate) fn open(ordinal: usize, dtype: DType) -> Result<Arc<Self>> {
+        let device = CudaDevice::new_with_stream(ordinal)?;
+        // SAFETY: all work is on one stream, in the order of the calls; frees are too.
+        unsafe { device.disable_event_tracking() };
+        let stream = device.cuda_stream();
+        keep_memory(&stream)?;
+        let load = |kernels: &&[u8]| {
+            let image = Ptx::from_binary(unpacked(kernels)?);
+            stream.context().load_module(image).w()
+        };
+        // The driver may have to compile them.
+        let modules = MODULES.par_iter().map(load).collect::<Result<_, _>>()?;
+        let gpu = Arc::new(Self {
+            modules,
+            functions: RwLock::default(),
+            blas: Mutex::default(),
+            dtype,
+            device,
+            stream,
+        });
+        let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
+        open.push((gpu.device.id(), gpu.clone()));
+        Ok(gpu)
+    }
+
+    /// The open device that a tensor lies on; `None` for the CPU.
+    pub(crate) fn of(device: &Device) -> Result<Option<Arc<Self>>> {
+        let Device::Cuda(device) = device else {
+            return Ok(None);
+        };
+        let open = OPEN.read().unwrap_or_else(PoisonError::into_inner);
+        let found = open.iter().find(|(id, _)| *id == device.id());
+        match found {
+            Some((_, gpu)) => Ok(Some(gpu.clone())),
+            None => Err(Error::Msg("a device that was opened elsewhere".into()).into()),
+        }
+    }
+
+    /// As candle knows it.
+    pub(crate) fn device(&self) -> Device {
+        Device::Cuda(self.device.clone())
+    }
+
+    pub(super) fn candle(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The element type of weights and large products.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The kernel with this name.
+    pub(super) fn function(&self, name: &str) -> Result<CudaFunction> {
+        let functions = self
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        drop(functions);
+        let mut found = self.modules.iter().map(|module| module.load_function(name));
+        let missing = || Error::Msg(format!("no kernel {name}"));
+        let function = found.find_map(Result::ok).ok_or_else(missing)?;
+        let mut functions = self
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.insert(name.to_owned(), function.clone());
+        Ok(function)
+    }
+
+    /// A tensor whose values are whatever was in its memory.
+    pub(super) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        // No empty allocations.
+        let count = shape.elem_count().max(1);
+        // SAFETY: these element types hold any bits, and the caller writes before anybody reads.
+        let slice = unsafe {
+            match dtype {
+                DType::F32 => CudaStorageSlice::F32(self.device.alloc::<f32>(count)?),
+                DType::BF16 => CudaStorageSlice::BF16(self.device.alloc::<bf16>(count)?),
+                DType::F16 => CudaStorageSlice::F16(self.device.alloc::<f16>(count)?),
+                DType::U32 => CudaStorageSlice::U32(self.device.alloc::<u32>(count)?),
+                _ => return Err(Error::Msg(format!("no tensors of {dtype:?} here")).into()),
+            }
+        };
+        let device = self.device.clone();
+        let storage = Storage::Cuda(CudaStorage { slice, device });
+        Ok(Tensor::from_storage(
+            storage,
+            shape,
+            BackpropOp::none(),
+            false,
+        ))
+    }
+
+    /// A tensor of zeros.
+    pub(super) fn zeros(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        Ok(Tensor::zeros(shape, dtype, &self.device())?)
+    }
+
+    /// The address of the first value of `x`, whose values lie one behind the other.
+    pub(super) fn address(&self, x: &Tensor) -> Result<Arg> {
+        if !x.is_contiguous() {
+            return Err(Error::Msg(format!(
+                "strides of {:?} are not as they should be",
+                x.shape()
+            ))
+            .into());
+        }
+        self.start(x)
+    }
+
+    /// The address of the first value of `x`, whatever its strides.
+    pub(super) fn start(&self, x: &Tensor) -> Result<Arg> {
+        let (storage, layout) = x.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else {
+            return Err(Error::Msg("a tensor on the CPU among those on a GPU".into()).into());
+        };
+        let stream = &self.stream;
+        let start = match &storage.slice {
+            CudaStorageSlice::F32(slice) => slice.device_ptr(stream).0,
+            CudaStorageSlice::BF16(slice) => slice.device_ptr(stream).0,
+            CudaStorageSlice::F16(slice) => slice.device_ptr(stream).0,
+            CudaStorageSlice::U32(slice) => slice.device_ptr(stream).0,
+            CudaStorageSlice::I64(slice) => slice.device_ptr(stream).0,
+            _ => return Err(Error::Msg(format!("no tensors of {:?} here", x.dtype())).into()),
+        };
+        let offset = layout.start_offset() * x.dtype().size_in_bytes();
+        Ok(Arg::Pointer(start + offset as u64))
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu")
+            .field("device", &self.device)
+            .field("dtype", &self.dtype)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Kernels as the driver takes them. Text ends with a zero.
+fn unpacked(kernels: &[u8]) -> Result<Vec<u8>, Error> {
+    if cfg!(agx_ocr_fatbin) {
+        return Ok(kernels.to_vec());
+    }
+    let mut text = Vec::new();
+    GzDecoder::new(kernels).read_to_end(&mut text)?;
+    text.push(0);
+    Ok(text)
+}
+
+/// Keeps what is freed for the next allocation, which then costs no call to the system.
+fn keep_memory(stream: &CudaStream) -> Result<()> {
+    let all = u64::MAX;
+    // SAFETY: the context lives as long as the stream, and the attribute's value is 64 bits.
+    unsafe {
+        let mut pool = std::ptr::null_mut();
+        let device = stream.context().cu_device();
+        sys::cuDeviceGetDefaultMemPool(&mut pool, device)
+            .result()
+            .w()?;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw const all).cast_mut().cast())
+            .result()
+            .w()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! CUDA: own kernels and cuBLAS, on candle's tensors.
+//!
+//! The residual stream is f32. Weights, and what goes into and comes out of large products, have
+//! the device's element type: bf16, f16 or f32. All work of a device is on one stream.
+//!
+//! | | |
+//! |---|---|
+//! | `probe` | whether there is a device that can be opened |
+//! | `gpu` | an open device: its stream, its kernels, memory on it |
+//! | `launch` | a kernel by its name, with its arguments |
+//! | `blas` | large products |
+//! | `upload` | weights from the mapped files to the device |
+//! | `rows` | norms, activations, sums, copies |
+//! | `layers`, `attention`, `experts` | the layers |
+//! | `kernels/` | the kernels' source; `kernels.ptx` is made from it by `cargo xtask ptx` |
+
+mod attention;
+mod blas;
+mod experts;
+mod gpu;
+mod launch;
+mod layers;
+mod probe;
+mod rows;
+mod upload;
+
+pub(crate) use attention::Cache;
+pub(crate) use experts::Addresses;
+pub(crate) use gpu::Gpu;
+pub(crate) use probe::open;
+pub(crate) use upload::Uploader;

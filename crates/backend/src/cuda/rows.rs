@@ -1,0 +1,210 @@
+//! Norms, activations, sums and copies.
+
+use super::{
+    Gpu,
+    launch::{Arg, Dims, name, rows, values},
+};
+use crate::{Activation, Result};
+use candle_core::{DType, Error, Shape, Tensor};
+
+impl Gpu {
+    /// `x` with values of another type; itself if it has them.
+    pub(super) fn convert(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        if x.dtype() == dtype {
+            return Ok(x.clone());
+        }
+        let x = &self.contiguous(x)?;
+        let y = self.empty(x.shape(), dtype)?;
+        let kernel = format!("convert_{}_{}", name(x.dtype()), name(dtype));
+        let count = x.elem_count();
+        let args = [self.address(x)?, self.address(&y)?, Arg::long(count)];
+        self.launch(&kernel, values(count), &args)?;
+        Ok(y)
+    }
+
+    /// Layer normalisation of f32 `x` over its last dimension, as `dtype`.
+    pub(super) fn layer_norm(
+        &self,
+        x: &Tensor,
+        (weight, bias, eps): (&Tensor, &Tensor, f32),
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let (count, size) = (x.elem_count() / weight.elem_count(), weight.elem_count());
+        let y = self.empty(x.shape(), dtype)?;
+        let kernel = format!("layer_norm_{}_{}", name(weight.dtype()), name(dtype));
+        let args = [
+            self.address(x)?,
+            self.address(weight)?,
+            self.address(bias)?,
+            self.address(&y)?,
+            Arg::int(count),
+            Arg::int(size),
+            Arg::Float(eps),
+        ];
+        self.launch(&kernel, rows(count), &args)?;
+        Ok(y)
+    }
+
+    /// Root-mean-square normalisation of f32 `x` over its last dimension, as `dtype`.
+    pub(super) fn rms_norm(
+        &self,
+        x: &Tensor,
+        (weight, eps): (&Tensor, f32),
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let (count, size) = (x.elem_count() / weight.elem_count(), weight.elem_count());
+        let y = self.empty(x.shape(), dtype)?;
+        let kernel = format!("rms_norm_{}_{}", name(weight.dtype()), name(dtype));
+        let args = [
+            self.address(x)?,
+            self.address(weight)?,
+            self.address(&y)?,
+            Arg::int(count),
+            Arg::int(size),
+            Arg::Float(eps),
+        ];
+        self.launch(&kernel, rows(count), &args)?;
+        Ok(y)
+    }
+
+    /// `y = activation(y + bias)` in place.
+    pub(super) fn bias_activation(
+        &self,
+        y: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Option<Activation>,
+    ) -> Result<()> {
+        let activation = match activation {
+            None => 0,
+            Some(Activation::Gelu) => 1,
+            Some(Activation::QuickGelu) => 2,
+        };
+        if bias.is_none() && activation == 0 {
+            return Ok(());
+        }
+        let count = y.elem_count();
+        let args = [
+            self.address(y)?,
+            self.address_or_null(bias)?,
+            Arg::long(count),
+            Arg::int(last(y)),
+            Arg::Int(activation),
+        ];
+        let kernel = format!("bias_activation_{}", name(y.dtype()));
+        self.launch(&kernel, values(count), &args)
+    }
+
+    /// `x += y + bias` in place, `x` f32.
+    pub(super) fn add_residual(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+        let count = x.elem_count();
+        if y.elem_count() != count {
+            return Err(Error::Msg(format!("{:?} on {:?}", y.shape(), x.shape())).into());
+        }
+        let args = [
+            self.address(x)?,
+            self.address(y)?,
+            self.address_or_null(bias)?,
+            Arg::long(count),
+            Arg::int(last(x)),
+        ];
+        let kernel = format!("add_residual_{}", name(y.dtype()));
+        self.launch(&kernel, values(count), &args)
+    }
+
+    /// `x += y` in place, `y` again and again; both f32.
+    pub(crate) fn add_rows(&self, x: &Tensor, y: &Tensor) -> Result<()> {
+        let (count, period) = (x.elem_count(), y.elem_count());
+        if period == 0 || count % period != 0 || (x.dtype(), y.dtype()) != (DType::F32, DType::F32)
+        {
+            return Err(Error::Msg(format!("{:?} on {:?}", y.shape(), x.shape())).into());
+        }
+        let args = [
+            self.address(x)?,
+            self.address(y)?,
+            Arg::long(count),
+            Arg::long(period),
+        ];
+        self.launch("add_rows", values(count), &args)
+    }
+
+    /// `gate = silu(gate) * up` in place.
+    pub(super) fn silu_product(&self, gate: &Tensor, up: &Tensor) -> Result<()> {
+        let count = gate.elem_count();
+        let args = [self.address(gate)?, self.address(up)?, Arg::long(count)];
+        let kernel = format!("silu_product_{}", name(gate.dtype()));
+        self.launch(&kernel, values(count), &args)
+    }
+
+    /// `x` with its values one behind the other.
+    pub(crate) fn contiguous(&self, x: &Tensor) -> Result<Tensor> {
+        if x.is_contiguous() {
+            return Ok(x.clone());
+        }
+        let y = self.empty(x.shape(), x.dtype())?;
+        self.copy(x, &y)?;
+        Ok(y)
+    }
+
+    /// Tensors one behind the other along a dimension.
+    pub(crate) fn cat(&self, parts: &[&Tensor], dim: usize) -> Result<Tensor> {
+        let Some(first) = parts.first() else {
+            return Err(Error::Msg("nothing to put together".into()).into());
+        };
+        let mut dims = first.dims().to_vec();
+        dims[dim] = 0;
+        for part in parts {
+            dims[dim] += part.dim(dim)?;
+        }
+        let all = self.empty(Shape::from(dims.clone()), first.dtype())?;
+        let mut at = 0;
+        for part in parts {
+            let size = part.dim(dim)?;
+            let place = all.narrow(dim, at, size)?;
+            if place.dims() != part.dims() || part.dtype() != first.dtype() {
+                return Err(Error::Msg(format!("{:?} beside {dims:?}", part.shape())).into());
+            }
+            self.copy(part, &place)?;
+            at += size;
+        }
+        Ok(all)
+    }
+
+    /// Copies values of the same shape and type, whatever their strides.
+    fn copy(&self, from: &Tensor, to: &Tensor) -> Result<()> {
+        let rank = from.rank();
+        if rank > 5 {
+            return Err(Error::Msg(format!("{rank} dimensions are too many")).into());
+        }
+        let mut dims = Dims {
+            size: [1; 5],
+            ..Dims::default()
+        };
+        for d in 0..rank {
+            let at = 5 - rank + d;
+            dims.size[at] = i32::try_from(from.dims()[d]).unwrap_or(i32::MAX);
+            dims.from[at] = from.stride()[d] as i64;
+            dims.to[at] = to.stride()[d] as i64;
+        }
+        let count = from.elem_count();
+        let kernel = match from.dtype().size_in_bytes() {
+            2 => "copy_2",
+            4 => "copy_4",
+            size => return Err(Error::Msg(format!("values of {size} bytes")).into()),
+        };
+        let args = [
+            self.start(from)?,
+            self.start(to)?,
+            Arg::long(count),
+            Arg::Dims(dims),
+        ];
+        self.launch(kernel, values(count), &args)
+    }
+
+    pub(super) fn address_or_null(&self, x: Option<&Tensor>) -> Result<Arg> {
+        x.map_or(Ok(Arg::NULL), |x| self.address(x))
+    }
+}
+
+fn last(x: &Tensor) -> usize {
+    x.dims().last().copied().unwrap_or(1)
+}
