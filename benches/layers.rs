@@ -115,7 +115,7 @@ fn append(decoder: &Decoder, cache: &mut KvCache, n: usize, observer: &dyn Obser
     let vocab = decoder.config().vocab_size;
     let ids = (cache.len()..cache.len() + n).map(|i| (i * 101 % vocab) as u32);
     let x = must(decoder.embed(&ids.collect::<Vec<_>>()));
-    must(decoder.forward(&x, cache, Wanted::All, observer));
+    must(decoder.forward(x, cache, Wanted::All, observer));
 }
 
 /// Measures the time between two stages of `forward`.

@@ -34,6 +34,16 @@ impl Linear {
         cpu::tensor(y, shape)
     }
 
+    /// [`Self::forward`] of `norm(x)`. On a GPU the result for one row is in memory that the next
+    /// call for one row uses again.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not the layer's input.
+    pub fn forward_rms_normed(&self, norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {
+        on_gpu!(x, gpu => gpu.linear_rms_normed(self, norm, x));
+        self.forward(&norm.forward(x)?)
+    }
+
     /// [`Self::forward`] of `norm(x)`, which is not kept. On a GPU the result has the weights' element
     /// type, as attention takes it.
     ///

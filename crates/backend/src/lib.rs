@@ -80,6 +80,8 @@ pub use attention::{RelativePositions, SelfAttention};
 pub use causal::CausalAttention;
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
+#[cfg(feature = "cuda")]
+pub use cuda::{Ban, Greedy, Picked};
 pub use device::{DeviceChoice, Elements, NoGpu, OpenDevice, open_device};
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Routing, SwiGlu};

@@ -68,6 +68,12 @@ impl Decoder {
         )
     }
 
+    /// The table of the tokens' embeddings.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn embeddings(&self) -> &Embedding {
+        &self.embed_tokens
+    }
+
     /// The embeddings `[ids.len(), hidden]` of tokens.
     ///
     /// # Errors
@@ -76,21 +82,20 @@ impl Decoder {
         Ok(self.embed_tokens.forward(ids)?)
     }
 
-    /// Runs all layers on `n` new positions `[n, hidden]` behind those in the cache, which keeps
-    /// them; the result is the residual stream, as [`Self::logits`] takes it, of the `wanted`
-    /// positions: `[n, hidden]` or `[1, hidden]`.
+    /// Runs all layers on `n` new positions `[n, hidden]`, whose values no other tensor may share,
+    /// behind those in the cache, which keeps them; the result is the residual stream, as
+    /// [`Self::logits`] takes it, of the `wanted` positions: `[n, hidden]` or `[1, hidden]`.
     ///
     /// # Errors
     /// When the cache is full, or `observer` stops.
     pub fn forward(
         &self,
-        embeddings: &Tensor,
+        embeddings: Tensor,
         cache: &mut KvCache,
         wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        // The layers work in its memory.
-        let mut x = embeddings.copy()?;
+        let (count, mut x) = (embeddings.dim(0)?, embeddings);
         observer.observe(format_args!("embeds"), &x)?;
         for (i, layer) in self.layers.iter().enumerate() {
             // Positions that nobody wants are needed up to the last layer's keys and values.
@@ -101,7 +106,7 @@ impl Decoder {
             x = layer.forward(x, i, &self.rope, cache, wanted, observer)?;
             observer.observe(format_args!("layer{i}.out"), &x)?;
         }
-        cache.advance(embeddings.dim(0)?);
+        cache.advance(count);
         Ok(x)
     }
 
@@ -110,9 +115,10 @@ impl Decoder {
     /// # Errors
     /// When shapes do not fit, or `observer` stops.
     pub fn logits(&self, x: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
-        let x = self.norm.forward(x)?;
-        observer.observe(format_args!("norm.out"), &x)?;
-        Ok(self.lm_head.forward(&x)?)
+        if observer.looks() {
+            observer.observe(format_args!("norm.out"), &self.norm.forward(x)?)?;
+        }
+        Ok(self.lm_head.forward_rms_normed(&self.norm, x)?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The decoding loop, whatever model takes its steps.
 
 use crate::{
-    Answer, Error, FinishReason, GenerateOptions, Repeated, Result, cycle::CycleDetector,
-    sampling::Sampler,
+    Answer, Error, FinishReason, GenerateOptions, NoRepeatNgram, Repeated, Result,
+    cycle::CycleDetector, sampling::Sampler,
 };
 use agx_ocr_backend::log_probability;
 use std::{collections::BTreeSet, ops::ControlFlow};
@@ -16,7 +16,37 @@ pub(crate) trait Steps {
     fn next(&mut self, id: u32) -> Result<Vec<f32>>;
 }
 
-/// Answers a prompt of tokens `prompt` with at most `most` tokens.
+/// What gives an answer's tokens, one after the other.
+pub(crate) trait Tokens {
+    /// The token behind `answer`, and its log-probability.
+    fn next(&mut self, answer: &[u32]) -> Result<(u32, f32)>;
+}
+
+/// Tokens chosen from a model's logits.
+struct Chosen<'a, S> {
+    model: &'a mut S,
+    prompt: &'a [u32],
+    guard: Option<&'a NoRepeatNgram>,
+    sampler: Sampler,
+}
+
+impl<S: Steps> Tokens for Chosen<'_, S> {
+    fn next(&mut self, answer: &[u32]) -> Result<(u32, f32)> {
+        let logits = match answer.last() {
+            None => self.model.first()?,
+            Some(id) => self.model.next(*id)?,
+        };
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(Error::NotFinite(answer.len()));
+        }
+        let banned = self.guard.map(|guard| guard.banned(self.prompt, answer));
+        let id = choose(&logits, &banned.unwrap_or_default(), &mut self.sampler);
+        let id = id.ok_or(Error::NotFinite(answer.len()))?;
+        Ok((id, log_probability(&logits, id as usize)))
+    }
+}
+
+/// Answers a prompt of tokens `prompt` with at most `most` tokens, chosen from a model's logits.
 pub(crate) fn decode(
     model: &mut impl Steps,
     prompt: &[u32],
@@ -24,7 +54,22 @@ pub(crate) fn decode(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
 ) -> Result<Answer> {
-    let mut sampler = Sampler::new(options.sampling);
+    let tokens = &mut Chosen {
+        model,
+        prompt,
+        guard: options.no_repeat_ngram.as_ref(),
+        sampler: Sampler::new(options.sampling),
+    };
+    collect(tokens, most, options, on_token)
+}
+
+/// An answer of at most `most` tokens.
+pub(crate) fn collect(
+    tokens: &mut impl Tokens,
+    most: usize,
+    options: &GenerateOptions,
+    on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
+) -> Result<Answer> {
     let mut cycles = options.stop_cycles.as_ref().map(CycleDetector::new);
     let mut answer = Answer {
         ids: Vec::new(),
@@ -34,25 +79,12 @@ pub(crate) fn decode(
         steps: 0,
     };
     while answer.ids.len() < most {
-        let logits = match answer.ids.last() {
-            None => model.first()?,
-            Some(id) => {
-                answer.steps += 1;
-                model.next(*id)?
-            }
-        };
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(Error::NotFinite(answer.ids.len()));
-        }
-        let guard = options.no_repeat_ngram.as_ref();
-        let banned = guard.map(|guard| guard.banned(prompt, &answer.ids));
-        let id = choose(&logits, &banned.unwrap_or_default(), &mut sampler);
-        let id = id.ok_or(Error::NotFinite(answer.ids.len()))?;
+        let (id, log_probability) = tokens.next(&answer.ids)?;
+        answer.steps = answer.ids.len();
         if id == options.eos {
             answer.finish_reason = FinishReason::Stop;
             break;
         }
-        let log_probability = log_probability(&logits, id as usize);
         answer.ids.push(id);
         answer.log_probabilities.push(log_probability);
         if on_token(id, log_probability).is_break() {

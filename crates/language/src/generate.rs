@@ -8,6 +8,14 @@ use agx_ocr_backend::{KvCache, Observer, awake, cat};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::ops::{ControlFlow, Range};
+#[cfg(feature = "cuda")]
+use {
+    crate::{
+        NgramScope,
+        decoding::{Tokens, collect},
+    },
+    agx_ocr_backend::{Ban, Greedy},
+};
 
 /// A prompt with an image in it.
 #[derive(Clone, Debug)]
@@ -89,15 +97,16 @@ struct Decoding<'a> {
     decoder: &'a Decoder,
     observer: &'a dyn Observer,
     cache: KvCache,
-    /// The embeddings of the prompt, then those of one token.
-    input: Tensor,
+    /// The embeddings of the prompt, then those of one token, until the next step.
+    input: Option<Tensor>,
 }
 
 impl Decoding<'_> {
     fn step(&mut self) -> Result<Vec<f32>> {
         let (decoder, observer) = (self.decoder, self.observer);
         awake(decoder.device(), || {
-            let last = decoder.forward(&self.input, &mut self.cache, Wanted::Last, observer)?;
+            let input = self.input.take().ok_or_else(nothing)?;
+            let last = decoder.forward(input, &mut self.cache, Wanted::Last, observer)?;
             let logits = decoder.logits(&last, observer)?;
             Ok(logits.flatten_all()?.to_vec1()?)
         })
@@ -110,9 +119,14 @@ impl Steps for Decoding<'_> {
     }
 
     fn next(&mut self, id: u32) -> Result<Vec<f32>> {
-        self.input = self.decoder.embed(&[id])?;
+        self.input = Some(self.decoder.embed(&[id])?);
         self.step()
     }
+}
+
+/// No step has an input: the prompt's was taken, and no token was given.
+fn nothing() -> Error {
+    Error::Options("a step without a token".into())
 }
 
 impl Decoder {
@@ -144,8 +158,12 @@ impl Decoder {
             decoder: self,
             observer,
             cache: self.cache(prompt.ids.len() + most),
-            input: self.embed_prompt(prompt)?,
+            input: Some(self.embed_prompt(prompt)?),
         };
+        #[cfg(feature = "cuda")]
+        if let Some(mut tokens) = Ahead::new(&mut model, prompt.ids, most, options)? {
+            return collect(&mut tokens, most, options, on_token);
+        }
         decode(&mut model, prompt.ids, most, options, on_token)
     }
 
@@ -165,6 +183,73 @@ impl Decoder {
         let before = self.embed(&prompt.ids[..start])?;
         let after = self.embed(&prompt.ids[end..])?;
         Ok(cat(&[&before, vision, &after], 0)?)
+    }
+}
+
+/// Tokens that a GPU chooses by itself, some steps in advance.
+#[cfg(feature = "cuda")]
+struct Ahead<'a, 'b> {
+    model: &'a mut Decoding<'b>,
+    greedy: Greedy,
+}
+
+#[cfg(feature = "cuda")]
+impl<'a, 'b> Ahead<'a, 'b> {
+    /// `None` where tokens are chosen otherwise: at random, on the CPU, or for an observer who
+    /// looks at every step.
+    fn new(
+        model: &'a mut Decoding<'b>,
+        prompt: &[u32],
+        most: usize,
+        options: &GenerateOptions,
+    ) -> Result<Option<Self>> {
+        if options.sampling != Sampling::Greedy || model.observer.looks() {
+            return Ok(None);
+        }
+        let ban = options.no_repeat_ngram.as_ref().map(|guard| Ban {
+            ngram: guard.size,
+            window: match guard.scope {
+                NgramScope::All => None,
+                NgramScope::Window(window) => Some(window),
+            },
+            whitelist: guard.whitelist.clone(),
+        });
+        let device = model.decoder.device();
+        let greedy = Greedy::new(device, prompt, most, ban.unwrap_or_default())?;
+        Ok(greedy.map(|greedy| Self { model, greedy }))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Tokens for Ahead<'_, '_> {
+    fn next(&mut self, answer: &[u32]) -> Result<(u32, f32)> {
+        let Decoding {
+            decoder,
+            observer,
+            cache,
+            input,
+        } = &mut *self.model;
+        let run = |cache: &mut KvCache, x: Tensor| -> agx_ocr_backend::Result<Tensor> {
+            let last = decoder
+                .forward(x, cache, Wanted::Last, *observer)
+                .map_err(inner)?;
+            decoder.logits(&last, *observer).map_err(inner)
+        };
+        let first =
+            |cache: &mut KvCache| run(cache, input.take().ok_or_else(nothing).map_err(inner)?);
+        let picked = self.greedy.next(cache, decoder.embeddings(), first, run)?;
+        let picked = picked.filter(|picked| picked.finite);
+        let token = picked.and_then(|picked| Some((picked.token?, picked.log_probability)));
+        token.ok_or(Error::NotFinite(answer.len()))
+    }
+}
+
+/// An error of a step as the backend passes it on.
+#[cfg(feature = "cuda")]
+fn inner(error: Error) -> agx_ocr_backend::Error {
+    match error {
+        Error::Backend(error) => error,
+        error => candle_core::Error::Msg(error.to_string()).into(),
     }
 }
 

@@ -119,7 +119,7 @@ impl Ocr {
         let wanted = Wanted::Last;
         let last = self
             .decoder
-            .forward(&embeddings, &mut cache, wanted, observer)?;
+            .forward(embeddings, &mut cache, wanted, observer)?;
         Ok(self.decoder.logits(&last, observer)?)
     }
 }

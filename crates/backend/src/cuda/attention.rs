@@ -2,6 +2,7 @@
 
 use super::{
     Gpu,
+    decode::Place,
     launch::{Arg, grid, name, values},
 };
 use crate::{CausalAttention, KvCache, Linear, RelativePositions, Result, RmsNorm, Rope};
@@ -16,19 +17,26 @@ const HEAD: usize = 64;
 /// The window that the fast kernel has.
 const WINDOW: usize = 14;
 
+/// 32-bit words of the state on the device: positions in the cache, tokens in the history, those
+/// of the prompt among them, tokens picked, the last token.
+const STATE: usize = 5;
+
 /// Keys and values of a decoder on the device.
 #[derive(Debug)]
 pub(crate) struct Cache {
     /// Of each layer, `[heads, capacity, head_dim]`; none before the first positions.
     layers: Vec<Option<(Tensor, Tensor)>>,
-    /// The number of filled positions, on the host and as it is on the device.
-    filled: Option<(usize, Tensor)>,
+    /// Where decoding is, for the kernels: the number of filled positions first.
+    state: Option<Tensor>,
+    /// The number of filled positions as it is there.
+    filled: Option<usize>,
 }
 
 impl Cache {
     pub(crate) fn new(layers: usize) -> Self {
         Self {
             layers: vec![None; layers],
+            state: None,
             filled: None,
         }
     }
@@ -45,16 +53,39 @@ impl Cache {
         slot.clone().ok_or_else(missing)
     }
 
-    /// The number of filled positions, on the device.
-    fn filled(&mut self, gpu: &Gpu, count: usize) -> Result<Tensor> {
-        match &self.filled {
-            Some((there, tensor)) if *there == count => Ok(tensor.clone()),
-            _ => {
-                let number = u32::try_from(count).unwrap_or(u32::MAX);
-                let tensor = Tensor::new(&[number], &gpu.device())?;
-                self.filled = Some((count, tensor.clone()));
-                Ok(tensor)
-            }
+    /// Where decoding is, on the device.
+    fn state(&mut self, gpu: &Gpu) -> Result<&Tensor> {
+        if self.state.is_none() {
+            self.state = Some(gpu.zeros(STATE, DType::U32)?);
+            self.filled = Some(0);
+        }
+        let missing = || Error::Msg("no state".into()).into();
+        self.state.as_ref().ok_or_else(missing)
+    }
+
+    /// The same, with so many filled positions.
+    fn state_at(&mut self, gpu: &Gpu, filled: usize) -> Result<Tensor> {
+        let state = self.state(gpu)?.clone();
+        if self.filled != Some(filled) {
+            let number = u32::try_from(filled).unwrap_or(u32::MAX);
+            gpu.write(&state, &[number])?;
+            self.filled = Some(filled);
+        }
+        Ok(state)
+    }
+}
+
+impl KvCache {
+    /// Where decoding is, on the device.
+    pub(super) fn state(&mut self, gpu: &Gpu) -> Result<&Tensor> {
+        let missing = || Error::Msg("a cache on the CPU for a decoder on a GPU".into());
+        self.on_gpu.as_mut().ok_or_else(missing)?.state(gpu)
+    }
+
+    /// Notes that the device itself counts so many filled positions.
+    pub(super) fn reached(&mut self, filled: usize) {
+        if let Some(cache) = &mut self.on_gpu {
+            cache.filled = Some(filled);
         }
     }
 }
@@ -233,15 +264,26 @@ impl Gpu {
             return Err(Error::Msg(format!("a cache of {capacity} positions is full")).into());
         }
         let (heads, kv_heads) = (layer.q_proj.output() / dim, layer.k_proj.output() / dim);
+        let missing = || Error::Msg("a cache on the CPU for a decoder on a GPU".into());
+        let store = cache.on_gpu.as_mut().ok_or_else(missing)?;
+        let (keys, values_) = store.layer(self, index, [kv_heads, capacity, dim])?;
+        let filled = store.state_at(self, first)?;
+        let rotary = rope.on_gpu(&self.device(), first + n)?;
+        if n == 1 && self.fits_one(&[layer.q_proj.input(), dim], Some(dim)) {
+            let place = Place {
+                state: &filled,
+                keys: &keys,
+                values: &values_,
+                capacity,
+                rotary,
+            };
+            return self.attend_one(layer, x, norm, &place);
+        }
+        let (cosines, sines) = rotary;
         let normed = self.rms_normed(norm, x, self.dtype())?;
         let product = |layer| self.product_of(layer, &normed, self.dtype());
         let (q, k) = (product(&layer.q_proj)?, product(&layer.k_proj)?);
         let v = product(&layer.v_proj)?;
-        let missing = || Error::Msg("a cache on the CPU for a decoder on a GPU".into());
-        let store = cache.on_gpu.as_mut().ok_or_else(missing)?;
-        let (keys, values_) = store.layer(self, index, [kv_heads, capacity, dim])?;
-        let filled = store.filled(self, first)?;
-        let (cosines, sines) = rope.on_gpu(&self.device(), first + n)?;
 
         let pairs = n * heads * dim / 2;
         let args = [

@@ -11,9 +11,9 @@ use candle_core::{DType, Error, Tensor};
 /// shared one, each of the size of the others.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
+    pub(super) gate: Tensor,
+    pub(super) up: Tensor,
+    pub(super) down: Tensor,
     /// Parts of the shared expert.
     shared: usize,
 }
@@ -103,6 +103,15 @@ impl Gpu {
     /// expert, in place.
     pub(crate) fn experts_add(&self, layer: &Experts, norm: &RmsNorm, x: &Tensor) -> Result<()> {
         let (rows, hidden) = x.dims2()?;
+        let inner = layer
+            .routed
+            .first()
+            .map_or(0, |expert| expert.gate.output());
+        let sizes = [hidden, inner, layer.shared.gate.output()];
+        let fits = self.fits_experts(layer.routed.len(), layer.top_k);
+        if rows == 1 && fits && self.fits_one(&sizes, None) {
+            return self.experts_one(layer, self.addresses(layer)?, norm, x);
+        }
         let Routed {
             normed,
             ids,
@@ -111,10 +120,6 @@ impl Gpu {
         let tiles = if rows <= FEW_ROWS { FEW } else { MANY };
         let addresses = self.addresses(layer)?;
         let (experts, k, shared) = (layer.routed.len(), layer.top_k, addresses.shared);
-        let inner = layer
-            .routed
-            .first()
-            .map_or(0, |expert| expert.gate.output());
         let slots = k + shared;
         let pairs = rows * slots;
         // Each expert may leave a tile that is not full.

@@ -59,6 +59,10 @@ pub(crate) struct Gpu {
     /// cuBLAS has one workspace for all.
     pub(super) blas: Mutex<()>,
     dtype: DType,
+    multiprocessors: usize,
+    /// Memory that kernels work in, by its name and number of values. It stays where it is: recorded
+    /// steps know its addresses.
+    scratch: Mutex<HashMap<(&'static str, usize), Tensor>>,
 }
 
 impl Gpu {
@@ -72,6 +76,8 @@ impl Gpu {
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         keep_memory(&stream)?;
+        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = stream.context().attribute(count);
         let load = |kernels: &&[u8]| {
             let image = Ptx::from_binary(unpacked(kernels)?);
             stream.context().load_module(image).w()
@@ -82,6 +88,8 @@ impl Gpu {
             modules,
             functions: RwLock::default(),
             blas: Mutex::default(),
+            scratch: Mutex::default(),
+            multiprocessors: usize::try_from(multiprocessors.w()?).unwrap_or(1),
             dtype,
             device,
             stream,
@@ -122,6 +130,38 @@ impl Gpu {
         self.dtype
     }
 
+    /// How many multiprocessors it has.
+    pub(super) fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    /// Memory for kernels to work in: always the same for a name and a number of values, with all
+    /// its bytes `fill` at first. All work is on one stream, so one call's values are gone only
+    /// with the next.
+    pub(super) fn scratch(
+        &self,
+        name: &'static str,
+        count: usize,
+        dtype: DType,
+        fill: u8,
+    ) -> Result<Tensor> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = scratch.get(&(name, count)) {
+            return Ok(tensor.clone());
+        }
+        let tensor = match fill {
+            0 => self.zeros(count.max(1), dtype)?,
+            _ => {
+                let tensor = self.empty(count.max(1), dtype)?;
+                let words = tensor.elem_count() * dtype.size_in_bytes() / 4;
+                self.write(&tensor, &vec![u32::from_ne_bytes([fill; 4]); words])?;
+                tensor
+            }
+        };
+        scratch.insert((name, count), tensor.clone());
+        Ok(tensor)
+    }
+
     /// The kernel with this name.
     pub(super) fn function(&self, name: &str) -> Result<CudaFunction> {
         let functions = self
@@ -155,6 +195,7 @@ impl Gpu {
                 DType::BF16 => CudaStorageSlice::BF16(self.device.alloc::<bf16>(count)?),
                 DType::F16 => CudaStorageSlice::F16(self.device.alloc::<f16>(count)?),
                 DType::U32 => CudaStorageSlice::U32(self.device.alloc::<u32>(count)?),
+                DType::I64 => CudaStorageSlice::I64(self.device.alloc::<i64>(count)?),
                 _ => return Err(Error::Msg(format!("no tensors of {dtype:?} here")).into()),
             }
         };

@@ -66,6 +66,10 @@ impl Gpu {
         norm: &RmsNorm,
         x: &Tensor,
     ) -> Result<()> {
+        let one = x.elem_count() == gate.input();
+        if one && self.fits_one(&[gate.input(), gate.output()], None) {
+            return self.swiglu_one([gate, up, down], norm, x);
+        }
         let normed = self.rms_normed(norm, x, self.dtype())?;
         let inner = self.product_of(gate, &normed, self.dtype())?;
         let other = self.product_of(up, &normed, self.dtype())?;
@@ -82,6 +86,21 @@ impl Gpu {
     pub(crate) fn rms_normed(&self, norm: &RmsNorm, x: &Tensor, dtype: DType) -> Result<Tensor> {
         let x = self.contiguous(x)?;
         self.rms_norm(&x, (norm.weight.on_gpu()?, norm.eps), dtype)
+    }
+
+    /// `norm(x) Wᵀ` in f32, of a layer without a bias. The result for one row is in memory that the
+    /// next such call uses again.
+    pub(crate) fn linear_rms_normed(
+        &self,
+        layer: &Linear,
+        norm: &RmsNorm,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let one = x.elem_count() == layer.input() && layer.bias.is_none();
+        if one && self.fits_one(&[layer.input(), layer.output()], None) {
+            return self.logits_one(layer, norm, x);
+        }
+        self.linear(layer, &self.rms_normed(norm, x, self.dtype())?)
     }
 
     /// A convolution of square kernels, `[batch, height, width, input]` with any strides to

@@ -12,12 +12,15 @@
 //! | `upload` | weights from the mapped files to the device |
 //! | `rows` | norms, activations, sums, copies |
 //! | `layers`, `attention`, `experts` | the layers |
+//! | `decode`, `greedy` | one token through them, and the choice of the next |
 //! | `kernels/` | the kernels' source; `kernels.ptx` is made from it by `cargo xtask ptx` |
 
 mod attention;
 mod blas;
+mod decode;
 mod experts;
 mod gpu;
+mod greedy;
 mod launch;
 mod layers;
 mod probe;
@@ -27,5 +30,6 @@ mod upload;
 pub(crate) use attention::Cache;
 pub(crate) use experts::Addresses;
 pub(crate) use gpu::Gpu;
+pub use greedy::{Ban, Greedy, Picked};
 pub(crate) use probe::open;
 pub(crate) use upload::Uploader;

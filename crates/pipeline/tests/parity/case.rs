@@ -84,7 +84,7 @@ impl Model {
         let mut cache = self.decoder.cache(ids.len());
         let x = self
             .decoder
-            .forward(&embeddings, &mut cache, Wanted::All, observer)
+            .forward(embeddings, &mut cache, Wanted::All, observer)
             .unwrap();
         self.decoder.logits(&x, observer).unwrap()
     }
