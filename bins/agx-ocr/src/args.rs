@@ -41,6 +41,9 @@ Examples:
   Find a text on the page:
     agx-ocr --input invoice.png --task locate --find \"Total due\"
 
+  See what there is to compute on:
+    agx-ocr devices
+
   In a loop that reads standard input itself, keep it from agx-ocr:
     agx-ocr --input \"$page\" < /dev/null
 

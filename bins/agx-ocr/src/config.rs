@@ -248,6 +248,7 @@ fn output(args: &Args) -> Result<Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agx_ocr_pipeline::DeviceChoice;
     use clap::Parser;
 
     fn config(line: &str) -> Result<Config, String> {
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn options_arrive() {
-        let line = "--mode base --split bands --dtype f32 --max-tokens 5 --special --threads 2 \
+        let line = "--device cpu --mode base --split bands --dtype f32 --max-tokens 5 --special --threads 2 \
             --no-repeat-ngram 20 --ngram-window 50 --temperature 0.5 --top-p 0.9 --top-k 7 \
             --seed 3 --max-input-bytes 1 --max-width 2 --max-height 3 --max-pixels 4 \
             --max-pages 5 --dpi 300 --alpha drop --retry-mode large --keep-cycles \
@@ -303,6 +304,7 @@ mod tests {
         assert!(!options.check_memory);
         assert_eq!(options.precision, Precision::F32);
         assert_eq!(options.threads, Some(2));
+        assert_eq!(options.device, DeviceChoice::Cpu);
         let limits = &options.limits;
         assert_eq!((limits.bytes, limits.width), (1, 2));
         assert_eq!((limits.height, limits.pixels, limits.pages), (3, 4, 5));
@@ -339,6 +341,8 @@ mod tests {
     fn values_out_of_range_are_refused() {
         for line in [
             "--max-tokens 0",
+            "--device gpu",
+            "--device cuda:first",
             "--threads 0",
             "--threads 9999",
             "--temperature nan",

@@ -13,6 +13,7 @@
 //! | `input` | the inputs' bytes, and what is left of standard input |
 //! | `reader`, `pages` | from inputs to pages |
 //! | `output` | pages as JSON and in other formats, on standard output and in files |
+//! | `devices` | what `agx-ocr devices` prints |
 //! | `card` | what `--describe` prints |
 //! | `progress` | what a person at a terminal sees meanwhile |
 //! | `memory`, `signals` | what the process takes, and what may end it |
@@ -22,6 +23,7 @@ mod args;
 mod bounds;
 mod card;
 mod config;
+mod devices;
 mod document;
 mod drawing;
 mod failure;

@@ -8,6 +8,7 @@ use crate::{
     bounds::{PULSE, Watch},
     card::card,
     config::Config,
+    devices,
     failure::{Failure, say},
     input::{self, Source},
     memory,
@@ -38,6 +39,11 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
         let options = args.iter().skip(1).take_while(|arg| *arg != "--");
         options.into_iter().any(|arg| arg == flag)
     };
+    if let [_, command, rest @ ..] = args
+        && command == devices::COMMAND
+    {
+        return devices::run(rest);
+    }
     // Before the arguments are parsed: it wins over every other, right or wrong.
     if given("--describe") {
         return output::print_json(&card(), given("--pretty"));

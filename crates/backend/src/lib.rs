@@ -82,7 +82,9 @@ pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
 #[cfg(feature = "cuda")]
 pub use cuda::{Ban, Greedy, Picked};
-pub use device::{DeviceChoice, Elements, NoGpu, OpenDevice, open_device};
+pub use device::{
+    Capability, Code, DeviceChoice, Elements, GpuInfo, LEAST, NoGpu, OpenDevice, gpus, open_device,
+};
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Routing, SwiGlu};
 pub use files::ModelFiles;

@@ -66,7 +66,7 @@ mod page;
 mod reading;
 mod until;
 
-pub use agx_ocr_backend::{DeviceChoice, NoGpu};
+pub use agx_ocr_backend::{Capability, Code, DeviceChoice, GpuInfo, NoGpu, gpus};
 pub use agx_ocr_language::{FinishReason, Sampling};
 pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};

@@ -15,7 +15,25 @@ use agx_ocr_text::{Task, Tokenizer};
 use agx_ocr_vision::{VisionConfig, VisionEncoder};
 use image::RgbImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::{ops::ControlFlow, path::Path, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+/// Bytes of a GPU's memory that reading takes beside the weights, amply: keys and values of the longest
+/// answer, and what the layers work with.
+const GPU_WORK: u64 = 1_500_000_000;
+
+/// Bytes of a GPU's memory that a model needs.
+fn gpu_needs(checkpoint: &Checkpoint, elements: Elements) -> u64 {
+    let weights = checkpoint.size() as u64;
+    match elements {
+        Elements::F32 => 2 * weights + GPU_WORK,
+        Elements::Bf16 | Elements::F16 => weights + GPU_WORK,
+    }
+}
 
 /// Bytes of a thread's stack, whatever the environment says.
 const STACK: usize = 2 << 20;
@@ -34,6 +52,7 @@ pub struct Ocr {
     name: String,
     options: Options,
     fallback: Option<NoGpu>,
+    turn: Mutex<()>,
 }
 
 impl Ocr {
@@ -60,22 +79,22 @@ impl Ocr {
             Precision::F16 => (Activations::Bf16, Elements::F16),
             Precision::F32 => (Activations::F32, Elements::F32),
         };
-        let OpenDevice { device, fallback } = open_device(options.device, elements)?;
+        // Before the weights are mapped: they are among what is needed.
+        let available = options.check_memory.then(available_memory).flatten();
+        let checkpoint = Checkpoint::open(&dir.weights)?;
+        let opened = open_device(options.device, elements, gpu_needs(&checkpoint, elements))?;
+        let OpenDevice { device, fallback } = opened;
         if device.is_cpu() && options.precision == Precision::F16 {
             let message = "a CPU has no f16 products here: choose bf16 or f32".into();
             return Err(Error::Options(message));
         }
-        // Before the weights are mapped: they are among what is needed.
-        let check_memory = options.check_memory && device.is_cpu();
-        let available = check_memory.then(available_memory).flatten();
-        let checkpoint = Checkpoint::open(&dir.weights)?;
         let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
         let (encoder, decoder) = checkpoint.build(&device, activations, |loader| {
             let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
             (encoder, Decoder::new(&language, loader))
         })?;
         // The weights are not touched yet.
-        if check_memory {
+        if device.is_cpu() {
             let of = Use {
                 vision: &vision,
                 language: &language,
@@ -103,8 +122,16 @@ impl Ocr {
             threads,
             name: dir.name,
             fallback,
+            turn: Mutex::default(),
             options,
         })
+    }
+
+    /// On a GPU pages take turns: a step of decoding is recorded from what happens on the device, and
+    /// nothing else may happen there meanwhile.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.decoder.device().is_cpu()).then(turn)
     }
 
     /// Why it computes on the CPU although a GPU might have been meant: with
@@ -245,7 +272,8 @@ impl Ocr {
         Ok(page)
     }
 
-    /// Reads an upright image.
+    /// Reads an upright image. On a GPU pages of one `Ocr` take turns, and `on_event` must not read
+    /// with it.
     ///
     /// # Errors
     /// As [`Ocr::read_with`].
@@ -256,6 +284,7 @@ impl Ocr {
         options: &ReadOptions,
         mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
+        let _turn = self.turn();
         self.threads
             .install(|| self.read_upright(image, task, options, &mut on_event))
     }

@@ -86,3 +86,37 @@ fn help_is_short_or_complete() {
         assert!(long.stdout.contains(part), "{part}");
     }
 }
+
+#[test]
+fn devices_that_cannot_be_used_are_errors_where_they_are_asked_for() {
+    let run = |args: &[&str]| agx_ocr(args).input(page("line-fox"));
+    assert_eq!(
+        run(&["--device", "cpu"]).json()["text"],
+        expected("line-fox", "out")
+    );
+    run(&["--device", "gpu"])
+        .run()
+        .fails(2, &["--device", "cuda:N"]);
+    run(&["--device", "cpu", "--dtype", "f16"])
+        .run()
+        .fails(2, &["f16"]);
+    if !cfg!(feature = "cuda") {
+        run(&["--device", "cuda"])
+            .run()
+            .fails(2, &["no GPU", "feature cuda"]);
+    }
+}
+
+#[test]
+fn devices_are_listed() {
+    let table = agx_ocr(&["devices"]).run();
+    assert_eq!(table.code, Some(0), "{}", table.stderr);
+    assert!(table.stdout.contains("threads"), "{}", table.stdout);
+    let json = agx_ocr(&["devices", "--json"]).json();
+    assert!(json["cpu_threads"].as_u64().unwrap() >= 1);
+    if !cfg!(feature = "cuda") {
+        assert_eq!(json["auto"], "cpu");
+        assert!(json["no_gpu"].as_str().unwrap().contains("feature cuda"));
+    }
+    agx_ocr(&["devices", "--all"]).run().fails(2, &["--json"]);
+}

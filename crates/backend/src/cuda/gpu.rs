@@ -1,7 +1,7 @@
 //! An open device.
 
 use super::launch::Arg;
-use crate::Result;
+use crate::{Capability, LEAST, Result, device::Contents};
 use agx_ocr_kernels::half::{bf16, f16};
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Error, Shape, Storage, Tensor,
@@ -20,7 +20,7 @@ use std::{
     collections::HashMap,
     fmt,
     io::Read,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 /// The kernels of one source file: text for the driver's compiler, compressed.
@@ -46,6 +46,27 @@ const MODULES: [&[u8]; 6] = [
     kernels!("decode"),
     kernels!("pick"),
 ];
+
+/// The architectures of the machine code in [`MODULES`], as the release's recipe names them:
+/// `80,90,120`.
+const MACHINE: &str = match option_env!("AGX_OCR_FATBIN_ARCHITECTURES") {
+    Some(list) if cfg!(agx_ocr_fatbin) => list,
+    _ => "",
+};
+
+/// What of this build a GPU may run.
+pub(super) fn contents() -> Contents<'static> {
+    static PARSED: OnceLock<Vec<Capability>> = OnceLock::new();
+    let parse = |name: &str| {
+        let number: u32 = name.trim().parse().ok()?;
+        let (major, minor) = (number / 10, number % 10);
+        Some(Capability { major, minor })
+    };
+    Contents {
+        machine: PARSED.get_or_init(|| MACHINE.split(',').filter_map(parse).collect()),
+        text: Some(LEAST),
+    }
+}
 
 /// The devices that are open, by candle's number of them.
 static OPEN: RwLock<Vec<(DeviceId, Arc<Gpu>)>> = RwLock::new(Vec::new());

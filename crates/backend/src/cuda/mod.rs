@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `probe` | whether there is a device that can be opened |
+//! | `probe`, `self_test` | whether there is a device that can be opened, and computes as it should |
 //! | `gpu` | an open device: its stream, its kernels, memory on it |
 //! | `launch` | a kernel by its name, with its arguments |
 //! | `blas` | large products |
@@ -25,11 +25,12 @@ mod launch;
 mod layers;
 mod probe;
 mod rows;
+mod self_test;
 mod upload;
 
 pub(crate) use attention::Cache;
 pub(crate) use experts::Addresses;
 pub(crate) use gpu::Gpu;
 pub use greedy::{Ban, Greedy, Picked};
-pub(crate) use probe::open;
+pub(crate) use probe::{gpus, open};
 pub(crate) use upload::Uploader;

@@ -1,50 +1,19 @@
-//! What has to be there before a GPU can be opened.
+//! What has to be there before a GPU can be opened, and what is known of it.
 
-use super::Gpu;
-use crate::{Elements, NoGpu, Result};
+use super::{Gpu, gpu::contents};
+use crate::{Capability, Elements, GpuInfo, NoGpu, Result};
 use candle_core::{
     DType, Device,
-    cuda_backend::cudarc::driver::{CudaContext, result},
+    cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys},
 };
 use std::{
     any::Any,
+    fs,
     panic::{AssertUnwindSafe, catch_unwind},
 };
-
-/// Opens the GPU with this number.
-pub(crate) fn open(number: usize, elements: Elements) -> Result<Device, NoGpu> {
-    let dtype = match elements {
-        Elements::Bf16 => DType::BF16,
-        Elements::F16 => DType::F16,
-        Elements::F32 => DType::F32,
-    };
-    for (names, advice) in LIBRARIES {
-        let opens = |name: &&str| {
-            // SAFETY: the system's own libraries, whose beginnings are made to be run.
-            let library = unsafe { libloading::Library::new(*name) };
-            // It stays open: candle opens it again.
-            library.map(std::mem::forget).is_ok()
-        };
-        let opened = names.iter().any(opens);
-        if !opened {
-            let name = names[0];
-            return Err(NoGpu::Library { name, advice });
-        }
-    }
-    // cudarc panics where a library lacks a function.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let count = count()?;
-        if number >= count {
-            return Err(match count {
-                0 => NoGpu::NoDevice,
-                count => NoGpu::Number { number, count },
-            });
-        }
-        let gpu = Gpu::open(number, dtype).map_err(|error| NoGpu::Broken(error.to_string()))?;
-        Ok(gpu.device())
-    }));
-    opened.unwrap_or_else(|panic| Err(NoGpu::Driver(said(&*panic))))
-}
+use sys::CUdevice_attribute::{
+    CU_DEVICE_ATTRIBUTE_INTEGRATED, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+};
 
 /// What candle opens as soon as it opens a device, by the names of CUDA 13 and 12.
 const LIBRARIES: [(&[&str], &str); 3] = [
@@ -62,17 +31,113 @@ const LIBRARIES: [(&[&str], &str); 3] = [
     ),
 ];
 
-fn count() -> Result<usize, NoGpu> {
-    if let Err(error) = result::init() {
-        return Err(match error.0 {
-            candle_core::cuda_backend::cudarc::driver::sys::CUresult::CUDA_ERROR_NO_DEVICE => {
-                NoGpu::NoDevice
-            }
-            _ => NoGpu::Driver(error.to_string()),
-        });
+/// Opens the GPU with this number, if it has so many bytes of memory free, and computes as it
+/// should.
+pub(crate) fn open(number: usize, elements: Elements, needed: u64) -> Result<Device, NoGpu> {
+    let dtype = match elements {
+        Elements::Bf16 => DType::BF16,
+        Elements::F16 => DType::F16,
+        Elements::F32 => DType::F32,
+    };
+    let info = gpus()?.into_iter().nth(number);
+    let count = || gpus().map_or(0, |gpus| gpus.len());
+    let info = info.ok_or_else(|| NoGpu::Number {
+        number,
+        count: count(),
+    })?;
+    info.check()?;
+    let available = info.available;
+    if available < needed {
+        return Err(NoGpu::Memory { needed, available });
     }
-    let count = CudaContext::device_count().map_err(|error| NoGpu::Driver(error.to_string()))?;
-    Ok(usize::try_from(count).unwrap_or(0))
+    guarded(|| {
+        let broken = |error: crate::Error| NoGpu::Broken(error.to_string());
+        let gpu = Gpu::open(number, dtype).map_err(broken)?;
+        gpu.self_test().map_err(broken)?;
+        Ok(gpu.device())
+    })
+}
+
+/// The GPUs that can be seen.
+pub(crate) fn gpus() -> Result<Vec<GpuInfo>, NoGpu> {
+    for (names, advice) in LIBRARIES {
+        let opens = |name: &&str| {
+            // SAFETY: the system's own libraries, whose beginnings are made to be run.
+            let library = unsafe { libloading::Library::new(*name) };
+            // It stays open: candle opens it again.
+            library.map(std::mem::forget).is_ok()
+        };
+        if !names.iter().any(opens) {
+            let name = names[0];
+            return Err(NoGpu::Library { name, advice });
+        }
+    }
+    guarded(|| {
+        let driver = |error: DriverError| NoGpu::Driver(error.to_string());
+        match result::init() {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => {
+                return Err(NoGpu::NoDevice);
+            }
+            other => other.map_err(driver)?,
+        }
+        let count = CudaContext::device_count().map_err(driver)?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count == 0 {
+            return Err(NoGpu::NoDevice);
+        }
+        (0..count)
+            .map(|number| describe(number).map_err(driver))
+            .collect()
+    })
+}
+
+fn describe(number: usize) -> Result<GpuInfo, DriverError> {
+    let context = CudaContext::new(number)?;
+    let (major, minor) = context.compute_capability()?;
+    let capability = Capability {
+        major: u32::try_from(major).unwrap_or(0),
+        minor: u32::try_from(minor).unwrap_or(0),
+    };
+    let unified = context.attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED)? == 1;
+    let (free, total) = context.mem_get_info()?;
+    // What is free there does not count what files in memory can give back.
+    let shared = unified.then(system_memory).flatten();
+    let multiprocessors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    Ok(GpuInfo {
+        number,
+        name: context.name()?,
+        capability,
+        multiprocessors: usize::try_from(multiprocessors).unwrap_or(0),
+        memory: total as u64,
+        available: shared.unwrap_or(free as u64),
+        unified,
+        driver: driver_version()?,
+        code: contents().code_for(capability),
+    })
+}
+
+/// The latest CUDA that the driver knows.
+fn driver_version() -> Result<String, DriverError> {
+    let mut version = 0;
+    // SAFETY: the driver writes a number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
+}
+
+/// `MemAvailable` of /proc/meminfo.
+fn system_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// cudarc panics where a library lacks a function.
+fn guarded<T>(work: impl FnOnce() -> Result<T, NoGpu>) -> Result<T, NoGpu> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|panic| Err(NoGpu::Driver(said(&*panic))))
 }
 
 /// What a panic said.

@@ -37,7 +37,9 @@ fn device(activations: Activations) -> Device {
         (_, "f16") => Elements::F16,
         _ => Elements::Bf16,
     };
-    open_device(name.parse().unwrap(), elements).unwrap().device
+    open_device(name.parse().unwrap(), elements, 0)
+        .unwrap()
+        .device
 }
 
 pub struct Model {

@@ -1,5 +1,13 @@
 //! Which device to compute on, and why not on a GPU.
 
+mod code;
+mod info;
+
+#[cfg(feature = "cuda")]
+pub(crate) use code::Contents;
+pub use code::{Capability, Code, LEAST};
+pub use info::{GpuInfo, gpus};
+
 use crate::Result;
 use candle_core::Device;
 use std::{fmt, str::FromStr};
@@ -94,16 +102,40 @@ pub enum NoGpu {
         /// How many there are.
         count: usize,
     },
+    /// The build holds no code that it can run.
+    #[error(
+        "{name} has compute capability {capability}, and this build has no code for it: it needs \
+         {LEAST} or later"
+    )]
+    Capability {
+        /// Its name.
+        name: String,
+        /// Its compute capability.
+        capability: Capability,
+    },
+    /// It has too little memory left for the model.
+    #[error(
+        "the model needs {:.1} GB of the GPU's memory, and {:.1} GB are free",
+        *needed as f64 / 1e9,
+        *available as f64 / 1e9
+    )]
+    Memory {
+        /// Bytes that the model needs.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
     /// It fails, or computes something else than it should.
     #[error("the GPU does not work: {0}")]
     Broken(String),
 }
 
-/// Opens a device; on a GPU weights and large products are of `elements`.
+/// Opens a device; on a GPU weights and large products are of `elements`, and `needed` bytes of memory
+/// must be free.
 ///
 /// # Errors
 /// [`Error::Gpu`](crate::Error::Gpu) when a GPU is asked for by its number and cannot be used.
-pub fn open_device(choice: DeviceChoice, elements: Elements) -> Result<OpenDevice> {
+pub fn open_device(choice: DeviceChoice, elements: Elements, needed: u64) -> Result<OpenDevice> {
     let cpu = |fallback| OpenDevice {
         device: Device::Cpu,
         fallback,
@@ -111,11 +143,11 @@ pub fn open_device(choice: DeviceChoice, elements: Elements) -> Result<OpenDevic
     match choice {
         DeviceChoice::Cpu => Ok(cpu(None)),
         DeviceChoice::Cuda(number) => {
-            let device = gpu(number, elements)?;
+            let device = gpu(number, elements, needed)?;
             let fallback = None;
             Ok(OpenDevice { device, fallback })
         }
-        DeviceChoice::Auto => match gpu(0, elements) {
+        DeviceChoice::Auto => match gpu(0, elements, needed) {
             Ok(device) => Ok(OpenDevice {
                 device,
                 fallback: None,
@@ -128,12 +160,12 @@ pub fn open_device(choice: DeviceChoice, elements: Elements) -> Result<OpenDevic
 }
 
 #[cfg(feature = "cuda")]
-fn gpu(number: usize, elements: Elements) -> Result<Device, NoGpu> {
-    crate::cuda::open(number, elements)
+fn gpu(number: usize, elements: Elements, needed: u64) -> Result<Device, NoGpu> {
+    crate::cuda::open(number, elements, needed)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(_: usize, _: Elements) -> Result<Device, NoGpu> {
+fn gpu(_: usize, _: Elements, _: u64) -> Result<Device, NoGpu> {
     Err(NoGpu::Build)
 }
 
@@ -156,7 +188,7 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_build_for_cpus_says_so_where_a_gpu_is_asked_for() {
-        let open = |choice| open_device(choice, Elements::Bf16);
+        let open = |choice| open_device(choice, Elements::Bf16, 0);
         assert!(open(DeviceChoice::Auto).unwrap().fallback.is_none());
         assert!(open(DeviceChoice::Cpu).unwrap().device.is_cpu());
         let error = open(DeviceChoice::Cuda(0)).unwrap_err();
