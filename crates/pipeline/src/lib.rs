@@ -41,6 +41,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `cuda` | NVIDIA GPUs, where [`Options::device`] says so or leaves it open |
 //! | `pdf` | PDF in and searchable PDF out |
 //! | `schema` | `JsonSchema` for the results |
 //!
