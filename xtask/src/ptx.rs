@@ -21,9 +21,24 @@ pub struct Args {
     /// The compiler [default: nvcc in $CUDA_HOME/bin or in PATH]
     #[arg(long, env = "NVCC", value_name = "PATH")]
     nvcc: Option<PathBuf>,
+
+    /// Instead of what is checked in, leave machine code for several architectures in this
+    /// directory, which AGX_OCR_FATBINS names to a build with `--cfg agx_ocr_fatbin`
+    #[arg(long, value_name = "DIR")]
+    fatbin: Option<PathBuf>,
+
+    /// The architectures of the machine code; AGX_OCR_FATBIN_ARCHITECTURES names them to the build
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "80,90,120"
+    )]
+    architectures: Vec<u32>,
 }
 
-/// Compiles each kernel file to PTX, compressed, with the sum of all sources in its first line.
+/// Compiles each kernel file to PTX, compressed, with the sum of all sources in its first line; or to
+/// machine code, with PTX for all other GPUs.
 pub fn run(args: &Args) -> Result<()> {
     let nvcc = args.nvcc.clone().unwrap_or_else(|| {
         let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
@@ -32,28 +47,57 @@ pub fn run(args: &Args) -> Result<()> {
     });
     let sources = sources()?;
     let sum = sum(&sources)?;
-    let work = tempfile::tempdir()?;
-    for source in sources
-        .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "cu"))
-    {
+    let is_kernel = |path: &&PathBuf| path.extension().is_some_and(|end| end == "cu");
+    for source in sources.iter().filter(is_kernel) {
         let name = source.file_stem().context("a kernel file without a name")?;
-        let ptx = work.path().join(name).with_extension("ptx");
-        let target = format!("-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}");
         let mut command = Command::new(&nvcc);
-        command.args(["-std=c++17", "-O3", "--ptx", &target, "-o"]);
-        tool::run(command.arg(&ptx).arg(source))?;
-        let text = fs::read_to_string(&ptx)?;
-        ensure!(
-            text.is_ascii(),
-            "{} has letters beyond ASCII",
-            ptx.display()
-        );
-        let file = checked_in().join(name).with_extension("ptx.gz");
-        fs::write(&file, compressed(&format!("{}{text}", first_line(&sum)))?)?;
+        command.args(["-std=c++17", "-O3", &text()]).arg(source);
+        let file = match &args.fatbin {
+            Some(dir) => {
+                let file = dir.join(name).with_extension("fatbin");
+                machine_code(command, &args.architectures, &file)?;
+                file
+            }
+            None => {
+                let file = checked_in().join(name).with_extension("ptx.gz");
+                ptx(command, &sum, &file)?;
+                file
+            }
+        };
         println!("{}: {} bytes", file.display(), fs::metadata(&file)?.len());
     }
     Ok(())
+}
+
+/// Compiles to machine code for each architecture, beside PTX.
+fn machine_code(mut command: Command, architectures: &[u32], file: &Path) -> Result<()> {
+    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    for number in architectures {
+        command.arg(format!("-gencode=arch=compute_{number},code=sm_{number}"));
+    }
+    tool::run(command.args(["-fatbin", "-o"]).arg(file))
+}
+
+/// Compiles to PTX, and compresses it behind a line with the sources' sum.
+fn ptx(mut command: Command, sum: &str, file: &Path) -> Result<()> {
+    let work = tempfile::tempdir()?;
+    let ptx = work.path().join("kernels.ptx");
+    tool::run(command.args(["--ptx", "-o"]).arg(&ptx))?;
+    let text = fs::read_to_string(&ptx)?;
+    ensure!(
+        text.is_ascii(),
+        "{} has letters beyond ASCII",
+        file.display()
+    );
+    Ok(fs::write(
+        file,
+        compressed(&format!("{}{text}", first_line(sum)))?,
+    )?)
+}
+
+/// The compiler's argument for PTX.
+fn text() -> String {
+    format!("-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}")
 }
 
 fn kernels() -> PathBuf {
