@@ -31,6 +31,11 @@ impl Failure {
         Self::new(ErrorKind::Failed, error.into())
     }
 
+    /// The system gives no thread.
+    pub fn no_thread(error: io::Error) -> Self {
+        Self::failed(anyhow::Error::new(error).context("cannot start a thread"))
+    }
+
     /// A defect of this program.
     pub fn internal() -> Self {
         let place = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -55,10 +55,9 @@ fn main() -> ExitCode {
     let run = thread::Builder::new()
         .stack_size(STACK)
         .spawn(move || run::run(&args));
-    let about = |error| Failure::failed(anyhow::Error::new(error).context("cannot start a thread"));
     let outcome = match run {
         Ok(run) => run.join().unwrap_or_else(|_| Err(Failure::internal())),
-        Err(error) => Err(about(error)),
+        Err(error) => Err(Failure::no_thread(error)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,8 +57,7 @@ pub fn spawn(
         .name("agx-ocr-reader".into())
         .stack_size(STACK)
         .spawn(read);
-    let about = |error| anyhow::Error::new(error).context("cannot start a thread");
-    started.map_err(about).map_err(Failure::failed)?;
+    started.map_err(Failure::no_thread)?;
     Ok(received)
 }
 

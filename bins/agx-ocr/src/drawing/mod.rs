@@ -16,7 +16,8 @@ mod worker;
 pub use pages::PdfPages;
 pub use worker::work;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, BufRead, Read, Write};
 
 /// The argument, the only one, that makes the program a worker.
 pub const WORKER: &str = "--draw-pdf-pages";
@@ -48,4 +49,21 @@ struct Drawing {
     width: u32,
     height: u32,
     warnings: Vec<String>,
+}
+
+/// Bytes of a line, at most.
+const LINE: u64 = 1 << 20;
+
+/// Writes a line of JSON.
+fn say(to: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, value)?;
+    to.write_all(b"\n")?;
+    to.flush()
+}
+
+/// Reads a line of JSON.
+fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
+    let mut line = String::new();
+    from.take(LINE).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
 }

@@ -1,6 +1,6 @@
 //! A PDF's pages, seen from here.
 
-use super::{Drawing, Drawn, Job, Opened, WORKER};
+use super::{Drawing, Drawn, Job, Opened, WORKER, hear, say};
 use crate::{
     bounds::{PULSE, Watch},
     failure::Failure,
@@ -11,19 +11,15 @@ use agx_ocr_pipeline::{
 };
 use anyhow::{Context, anyhow};
 use image::RgbImage;
-use serde::de::DeserializeOwned;
 use std::{
     env,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Instant,
 };
-
-/// Bytes of a line that a worker says, at most.
-const LINE: u64 = 1 << 20;
 
 /// A PDF whose pages a worker draws.
 pub struct PdfPages {
@@ -71,23 +67,15 @@ impl PdfPages {
             Some(worker) => worker,
             None => Worker::start(&self.job, &self.pdf, watch)?.0,
         };
-        let (drawn, pixels) = worker.ask(watch, |stdin, stdout| {
+        let drawn = worker.ask(watch, |stdin, stdout| {
             writeln!(stdin, "{number}")?;
-            let drawn: Drawn = hear(stdout)?;
-            let mut pixels = Vec::new();
-            if let Ok(Drawing { width, height, .. }) = drawn {
-                let size = 3 * u64::from(width) * u64::from(height);
-                stdout.take(size).read_to_end(&mut pixels)?;
-            }
-            Ok((drawn, pixels))
+            Ok(match hear::<Drawn>(stdout)? {
+                Ok(drawing) => Ok(receive(drawing, stdout)?),
+                Err(reason) => Err(reason),
+            })
         })?;
-        let drawing = drawn.map_err(refused)?;
-        let image = RgbImage::from_raw(drawing.width, drawing.height, pixels);
-        // Too few: it ended amid them.
-        let image = image.ok_or_else(|| worker.accident())?;
         self.worker = Some(worker);
-        let mut page = DecodedImage::new(image, Format::Pdf);
-        page.warnings = drawing.warnings;
+        let mut page = drawn.map_err(refused)?;
         page.decode_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(page)
     }
@@ -106,8 +94,7 @@ impl Worker {
         let about = || "cannot start the process that draws a PDF's pages";
         let mut worker = Self::spawn().with_context(about).map_err(Failure::failed)?;
         let opened: Opened = worker.ask(watch, |stdin, stdout| {
-            serde_json::to_writer(&mut *stdin, job)?;
-            stdin.write_all(b"\n")?;
+            say(stdin, job)?;
             stdin.write_all(pdf)?;
             hear(stdout)
         })?;
@@ -145,8 +132,7 @@ impl Worker {
                 let _ = said.send(talk(stdin, stdout));
             };
             let started = thread::Builder::new().spawn_scoped(scope, talk);
-            let about = |error| anyhow::Error::new(error).context("cannot start a thread");
-            started.map_err(|error| Some(Failure::failed(about(error))))?;
+            started.map_err(|error| Some(Failure::no_thread(error)))?;
             let mut given_up = None;
             loop {
                 match answer.recv_timeout(PULSE) {
@@ -188,11 +174,17 @@ impl Drop for Worker {
     }
 }
 
-/// A line of JSON.
-fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
-    let mut line = String::new();
-    from.take(LINE).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+/// A page, whose pixels come next.
+fn receive(drawing: Drawing, from: &mut impl Read) -> io::Result<DecodedImage> {
+    let (width, height) = (drawing.width, drawing.height);
+    let mut pixels = Vec::new();
+    let size = 3 * u64::from(width) * u64::from(height);
+    from.take(size).read_to_end(&mut pixels)?;
+    // Too few: the worker ended amid them.
+    let image = RgbImage::from_raw(width, height, pixels);
+    let mut page = DecodedImage::new(image.ok_or(io::ErrorKind::UnexpectedEof)?, Format::Pdf);
+    page.warnings = drawing.warnings;
+    Ok(page)
 }
 
 /// What a worker said about the PDF.

@@ -1,9 +1,8 @@
 //! The process that draws.
 
-use super::{Drawing, Drawn, Job, Opened};
+use super::{Drawing, Drawn, Job, Opened, hear, say};
 use crate::reader::STACK;
 use agx_ocr_pipeline::{Document, Limits, Rendering};
-use serde::Serialize;
 use std::{
     io::{self, BufRead, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -42,9 +41,7 @@ pub fn work() -> ExitCode {
 }
 
 fn job(from: &mut impl BufRead) -> io::Result<(Job, Vec<u8>)> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    let job: Job = serde_json::from_str(&line)?;
+    let job: Job = hear(from)?;
     let mut pdf = Vec::new();
     from.take(job.bytes).read_to_end(&mut pdf)?;
     Ok((job, pdf))
@@ -82,12 +79,6 @@ fn draw(job: &Job, pdf: Vec<u8>, pages: &Receiver<usize>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn say(to: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *to, value)?;
-    to.write_all(b"\n")?;
-    to.flush()
 }
 
 /// When the system ends it, no file shall stay behind.
