@@ -13,6 +13,12 @@ pub fn available_memory() -> Option<u64> {
     available_by(&|path| fs::read_to_string(path).ok())
 }
 
+/// What the machine has, whatever is left of it to this process.
+#[cfg(feature = "cuda")]
+pub(crate) fn machine_memory() -> Option<u64> {
+    meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
 /// [`available_memory`] with another way to read files.
 fn available_by(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let file = |path: &str| read(Path::new(path));

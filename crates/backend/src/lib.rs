@@ -15,6 +15,7 @@
 //! | [`add_rows`], [`cat`], [`contiguous`] | sums and copies of tensors |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
 //! | [`open_device`], [`DeviceChoice`] | the CPU or a GPU, and why not the GPU |
+//! | [`available_memory`] | what the system has to give |
 //! | [`Cores`] | the processor's cores, and how many threads to use |
 //! | [`Observer`] | sees every named intermediate result, and may stop the work |
 //!
@@ -57,6 +58,7 @@ macro_rules! on_gpu {
 }
 
 mod attention;
+mod available;
 mod causal;
 mod checkpoint;
 mod cores;
@@ -77,6 +79,7 @@ mod tensors;
 
 pub use agx_ocr_kernels::linear::Activations;
 pub use attention::{RelativePositions, SelfAttention};
+pub use available::available_memory;
 pub use causal::CausalAttention;
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;

@@ -14,9 +14,7 @@
 //! memory less keys and values, is 119, 132, 192, 256 and 290 MB in modes tiny to Gundam; the
 //! formula gives 156, 176, 266, 349 and 367 MB. The image of the page itself is left out.
 
-mod available;
-
-pub use available::available_memory;
+pub use agx_ocr_backend::available_memory;
 
 use crate::{Error, Options, Result, model_dir::Defaults};
 use agx_ocr_language::LanguageConfig;

@@ -1,14 +1,13 @@
 //! What has to be there before a GPU can be opened, and what is known of it.
 
 use super::{Gpu, gpu::contents};
-use crate::{Capability, Elements, GpuInfo, NoGpu, Result};
+use crate::{Capability, Elements, GpuInfo, NoGpu, Result, available::machine_memory};
 use candle_core::{
     DType, Device,
     cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys},
 };
 use std::{
     any::Any,
-    fs,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 use sys::CUdevice_attribute::{
@@ -39,12 +38,11 @@ pub(crate) fn open(number: usize, elements: Elements, needed: u64) -> Result<Dev
         Elements::F16 => DType::F16,
         Elements::F32 => DType::F32,
     };
-    let info = gpus()?.into_iter().nth(number);
-    let count = || gpus().map_or(0, |gpus| gpus.len());
-    let info = info.ok_or_else(|| NoGpu::Number {
-        number,
-        count: count(),
-    })?;
+    let count = count()?;
+    if number >= count {
+        return Err(NoGpu::Number { number, count });
+    }
+    let info = guarded(|| describe(number))?;
     info.check()?;
     let available = info.available;
     if available < needed {
@@ -60,6 +58,12 @@ pub(crate) fn open(number: usize, elements: Elements, needed: u64) -> Result<Dev
 
 /// The GPUs that can be seen.
 pub(crate) fn gpus() -> Result<Vec<GpuInfo>, NoGpu> {
+    let count = count()?;
+    guarded(|| (0..count).map(describe).collect())
+}
+
+/// How many GPUs can be seen: one at least.
+fn count() -> Result<usize, NoGpu> {
     for (names, advice) in LIBRARIES {
         let opens = |name: &&str| {
             // SAFETY: the system's own libraries, whose beginnings are made to be run.
@@ -73,7 +77,6 @@ pub(crate) fn gpus() -> Result<Vec<GpuInfo>, NoGpu> {
         }
     }
     guarded(|| {
-        let driver = |error: DriverError| NoGpu::Driver(error.to_string());
         match result::init() {
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => {
                 return Err(NoGpu::NoDevice);
@@ -85,13 +88,20 @@ pub(crate) fn gpus() -> Result<Vec<GpuInfo>, NoGpu> {
         if count == 0 {
             return Err(NoGpu::NoDevice);
         }
-        (0..count)
-            .map(|number| describe(number).map_err(driver))
-            .collect()
+        Ok(count)
     })
 }
 
-fn describe(number: usize) -> Result<GpuInfo, DriverError> {
+fn driver(error: DriverError) -> NoGpu {
+    NoGpu::Driver(error.to_string())
+}
+
+/// What is known of the GPU with this number.
+fn describe(number: usize) -> Result<GpuInfo, NoGpu> {
+    described(number).map_err(driver)
+}
+
+fn described(number: usize) -> Result<GpuInfo, DriverError> {
     let context = CudaContext::new(number)?;
     let (major, minor) = context.compute_capability()?;
     let capability = Capability {
@@ -101,7 +111,7 @@ fn describe(number: usize) -> Result<GpuInfo, DriverError> {
     let unified = context.attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED)? == 1;
     let (free, total) = context.mem_get_info()?;
     // What is free there does not count what files in memory can give back.
-    let shared = unified.then(system_memory).flatten();
+    let shared = unified.then(machine_memory).flatten();
     let multiprocessors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
     Ok(GpuInfo {
         number,
@@ -122,16 +132,6 @@ fn driver_version() -> Result<String, DriverError> {
     // SAFETY: the driver writes a number.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
     Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
-}
-
-/// `MemAvailable` of /proc/meminfo.
-fn system_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
 }
 
 /// cudarc panics where a library lacks a function.
