@@ -98,6 +98,13 @@ pub struct Experts {
 }
 
 impl Experts {
+    /// Values between gate and down of an expert that is chosen.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn inner(&self) -> usize {
+        let first = self.routed.first();
+        first.map_or(0, |expert| expert.gate.output())
+    }
+
     /// The experts for each row of `norm(x)`, `x` `[rows, size]`. All arithmetic is f32: a rounded
     /// logit may choose another expert.
     ///

@@ -3,7 +3,7 @@
 use super::{
     Gpu,
     decode::Place,
-    launch::{Arg, grid, name, values},
+    launch::{Arg, grid, values},
 };
 use crate::{CausalAttention, KvCache, Linear, RelativePositions, Result, RmsNorm, Rope};
 use candle_core::{DType, Error, Tensor};
@@ -19,7 +19,7 @@ const WINDOW: usize = 14;
 
 /// 32-bit words of the state on the device: positions in the cache, tokens in the history, those
 /// of the prompt among them, tokens picked, the last token.
-const STATE: usize = 5;
+pub(super) const STATE: usize = 5;
 
 /// Keys and values of a decoder on the device.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Gpu {
                 Arg::int(positions),
             ];
             let blocks = [positions.div_ceil(QUERIES), heads, batch];
-            let kernel = format!("attention_{}", name(self.dtype()));
+            let kernel = self.named("attention");
             self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
             return Ok(out);
         };
@@ -148,7 +148,7 @@ impl Gpu {
             self.address(&width)?,
             self.address(&out)?,
         ];
-        let kernel = format!("attention_rel{side}_{}", name(self.dtype()));
+        let kernel = self.named(&format!("attention_rel{side}"));
         let blocks = [positions / queries, heads, batch];
         self.launch(&kernel, grid(blocks, (128, 1), shared), &args)?;
         Ok(out)
@@ -166,12 +166,7 @@ impl Gpu {
     ) -> Result<Tensor> {
         let (batch, height, width, row) = qkv.dims4()?;
         let dim = row / 3 / heads;
-        let padding = projection
-            .bias
-            .as_ref()
-            .map(|bias| bias.on_gpu())
-            .transpose()?;
-        let padding = match padding {
+        let padding = match self.bias(projection)? {
             Some(bias) => bias.clone(),
             None => self.zeros(row, self.dtype())?,
         };
@@ -194,7 +189,7 @@ impl Gpu {
             Arg::int(width),
         ];
         let windows = batch * height.div_ceil(window) * width.div_ceil(window);
-        let kernel = format!("attention_window_{}", name(self.dtype()));
+        let kernel = self.named("attention_window");
         self.launch(&kernel, grid([2, heads, windows], (224, 1), 63616), &args)?;
         Ok(out)
     }
@@ -237,7 +232,7 @@ impl Gpu {
         };
         let blocks = [positions.div_ceil(QUERIES_ANY), heads, batch * windows];
         let shared = if relative.is_some() { 64 * side } else { 0 };
-        let kernel = format!("attention_any_{}", name(self.dtype()));
+        let kernel = self.named("attention_any");
         self.launch(&kernel, grid(blocks, (256, 1), shared), &args)?;
         Ok(out)
     }
@@ -301,7 +296,7 @@ impl Gpu {
             Arg::int(dim),
             Arg::int(capacity),
         ];
-        let kernel = format!("rotate_append_{}", name(self.dtype()));
+        let kernel = self.named("rotate_append");
         self.launch(&kernel, values(pairs), &args)?;
 
         let mixed = self.empty(q.shape(), self.dtype())?;
@@ -316,12 +311,12 @@ impl Gpu {
             self.address(&filled)?,
         ];
         if self.dtype() != DType::F32 && (dim == 64 || dim == 128) {
-            let kernel = format!("causal_attention_{dim}_{}", name(self.dtype()));
+            let kernel = self.named(&format!("causal_attention_{dim}"));
             let blocks = [heads, n.div_ceil(QUERIES), 1];
             self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
         } else {
             args.push(Arg::int(dim));
-            let kernel = format!("causal_attention_any_{}", name(self.dtype()));
+            let kernel = self.named("causal_attention_any");
             let blocks = [heads, n.div_ceil(QUERIES_ANY), 1];
             self.launch(&kernel, grid(blocks, (256, 1), 0), &args)?;
         }

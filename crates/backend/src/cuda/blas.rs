@@ -1,6 +1,6 @@
 //! Large products, by cuBLAS.
 
-use super::{Gpu, launch::Arg};
+use super::Gpu;
 use crate::Result;
 use candle_core::{
     DType, Error, Tensor,
@@ -40,7 +40,8 @@ impl Gpu {
         }
         let (one, zero) = (1_f32, 0_f32);
         let (one, zero) = ((&raw const one).cast(), (&raw const zero).cast());
-        let (a, b, c) = (self.pointer(weight)?, self.pointer(x)?, self.pointer(&y)?);
+        let pointer = |x| Ok::<_, crate::Error>(self.pointer(x)? as *mut c_void);
+        let (a, b, c) = (pointer(weight)?, pointer(x)?, pointer(&y)?);
         let blas = self.candle().cublas_handle();
         let _turn = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: rows of `a`, `b` and `c` are contiguous, of the sizes and types given; cuBLAS
@@ -70,12 +71,5 @@ impl Gpu {
         }
         .w()?;
         Ok(y)
-    }
-
-    fn pointer(&self, x: &Tensor) -> Result<*mut c_void> {
-        match self.address(x)? {
-            Arg::Pointer(address) => Ok(address as *mut c_void),
-            other => Err(Error::Msg(format!("{other:?} is no address")).into()),
-        }
     }
 }

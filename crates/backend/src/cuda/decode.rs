@@ -3,7 +3,7 @@
 use super::{
     Gpu,
     experts::Addresses,
-    launch::{Arg, grid, name},
+    launch::{Arg, grid},
 };
 use crate::{CausalAttention, Experts, Linear, Result, RmsNorm};
 use candle_core::{DType, Tensor};
@@ -115,11 +115,7 @@ impl Gpu {
             x,
         )?;
         let chosen = self.scratch("chosen", layer.top_k, DType::I64, 0)?;
-        let inner = layer
-            .routed
-            .first()
-            .map_or(0, |expert| expert.gate.output());
-        let chosen = (&chosen, layer.top_k, inner);
+        let chosen = (&chosen, layer.top_k, layer.inner());
         self.project_one(&h, Some(chosen), &shared.down, self.address(x)?)
     }
 
@@ -134,11 +130,7 @@ impl Gpu {
     ) -> Result<Tensor> {
         let (hidden, shared_inner) = (gate.input(), gate.output());
         let (experts, top_k, inner) = routed.map_or((0, 0, 0), |(layer, _)| {
-            let inner = layer
-                .routed
-                .first()
-                .map_or(0, |expert| expert.gate.output());
-            (layer.routed.len(), layer.top_k, inner)
+            (layer.routed.len(), layer.top_k, layer.inner())
         });
         let h = self.scratch("h", top_k * inner + shared_inner, DType::F32, 0)?;
         let mut args = vec![self.address(x)?, self.address(norm.weight.on_gpu()?)?];
@@ -210,11 +202,6 @@ impl Gpu {
         let config = self.stream_of(vocab.div_ceil(16), hidden);
         self.launch(&self.named("decode_logits"), config, &args)?;
         Ok(logits.reshape((1, vocab))?)
-    }
-
-    /// A kernel for the device's element type.
-    pub(super) fn named(&self, kernel: &str) -> String {
-        format!("{kernel}_{}", name(self.dtype()))
     }
 
     /// As many blocks as find room, each with the input in shared memory.

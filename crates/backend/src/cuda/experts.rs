@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    launch::{Arg, grid, name},
+    launch::{Arg, grid},
 };
 use crate::{Experts, Result, RmsNorm, SwiGlu};
 use candle_core::{DType, Error, Tensor};
@@ -39,7 +39,7 @@ const MANY: Tiles = Tiles {
     shared: 96 << 10,
 };
 const FEW: Tiles = Tiles {
-    kind: "few_",
+    kind: "_few",
     rows: 16,
     routed: 1,
     routing_threads: 512,
@@ -50,6 +50,13 @@ const FEW: Tiles = Tiles {
 const COLUMNS: usize = 128;
 /// Rows up to which [`FEW`] is faster.
 const FEW_ROWS: usize = 128;
+
+impl Tiles {
+    /// The faster ones for so many rows.
+    fn of(rows: usize) -> Self {
+        if rows <= FEW_ROWS { FEW } else { MANY }
+    }
+}
 
 /// The experts of some rows, as the kernels leave them.
 pub(crate) struct Routed {
@@ -66,7 +73,7 @@ impl Gpu {
     pub(crate) fn route(&self, layer: &Experts, norm: &RmsNorm, x: &Tensor) -> Result<Routed> {
         let (rows, hidden) = x.dims2()?;
         let x = self.contiguous(x)?;
-        let tiles = if rows <= FEW_ROWS { FEW } else { MANY };
+        let tiles = Tiles::of(rows);
         let router = layer.router.on_gpu()?;
         let (experts, k) = (router.dim(0)?, layer.top_k);
         let routed = Routed {
@@ -87,7 +94,7 @@ impl Gpu {
             Arg::int(k),
             Arg::Float(norm.eps),
         ];
-        let kernel = format!("route_rows_{}{}", tiles.kind, name(self.dtype()));
+        let kernel = self.named(&format!("route_rows{}", tiles.kind));
         let blocks = [rows.div_ceil(tiles.routed), 1, 1];
         // Rows of x and of scores.
         let shared = 4 * tiles.routed * (hidden + experts);
@@ -103,10 +110,7 @@ impl Gpu {
     /// expert, in place.
     pub(crate) fn experts_add(&self, layer: &Experts, norm: &RmsNorm, x: &Tensor) -> Result<()> {
         let (rows, hidden) = x.dims2()?;
-        let inner = layer
-            .routed
-            .first()
-            .map_or(0, |expert| expert.gate.output());
+        let inner = layer.inner();
         let sizes = [hidden, inner, layer.shared.gate.output()];
         let fits = self.fits_experts(layer.routed.len(), layer.top_k);
         if rows == 1 && fits && self.fits_one(&sizes, None) {
@@ -117,7 +121,7 @@ impl Gpu {
             ids,
             weights,
         } = self.route(layer, norm, x)?;
-        let tiles = if rows <= FEW_ROWS { FEW } else { MANY };
+        let tiles = Tiles::of(rows);
         let addresses = self.addresses(layer)?;
         let (experts, k, shared) = (layer.routed.len(), layer.top_k, addresses.shared);
         let slots = k + shared;
@@ -159,7 +163,7 @@ impl Gpu {
             Arg::int(slots),
         ];
         let config = |columns: usize| grid([columns, limit, 1], (tiles.threads, 1), tiles.shared);
-        let kernel = format!("experts_gate_up_{}{}", tiles.kind, name(self.dtype()));
+        let kernel = self.named(&format!("experts_gate_up{}", tiles.kind));
         self.launch(&kernel, config(inner.div_ceil(COLUMNS / 2)), &args)?;
 
         let y = self.empty((pairs, hidden), DType::F32)?;
@@ -174,7 +178,7 @@ impl Gpu {
             Arg::int(experts),
             Arg::int(shared),
         ];
-        let kernel = format!("experts_down_{}{}", tiles.kind, name(self.dtype()));
+        let kernel = self.named(&format!("experts_down{}", tiles.kind));
         self.launch(&kernel, config(hidden.div_ceil(COLUMNS)), &args)?;
 
         let args = [
@@ -194,10 +198,7 @@ impl Gpu {
         if let Some(addresses) = layer.addresses.get() {
             return Ok(addresses);
         }
-        let inner = layer
-            .routed
-            .first()
-            .map_or(0, |expert| expert.gate.output());
+        let inner = layer.inner();
         let wide = layer.shared.gate.output();
         if inner == 0 || !wide.is_multiple_of(inner) {
             let message = format!("a shared expert of {wide} values beside others of {inner}");
@@ -209,10 +210,8 @@ impl Gpu {
         let (rows, columns) = (inner * layer.shared.gate.input() * size, inner * size);
         let list = |of: fn(&SwiGlu) -> &crate::Linear, step: usize| -> Result<Tensor> {
             let address = |expert: &SwiGlu, part: usize| -> Result<i64> {
-                match self.address(of(expert).weight.on_gpu()?)? {
-                    Arg::Pointer(start) => Ok((start + (part * step) as u64) as i64),
-                    other => Err(Error::Msg(format!("{other:?} is no address")).into()),
-                }
+                let start = self.pointer(of(expert).weight.on_gpu()?)?;
+                Ok((start + (part * step) as u64) as i64)
             };
             let routed = layer.routed.iter().map(|expert| address(expert, 0));
             let parts = (0..shared).map(|part| address(&layer.shared, part));

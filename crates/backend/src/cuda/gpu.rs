@@ -8,7 +8,9 @@ use candle_core::{
     cuda_backend::{
         CudaStorageSlice, DeviceId, WrapErr,
         cudarc::{
-            driver::{CudaFunction, CudaModule, CudaStream, DevicePtr, sys},
+            driver::{
+                CudaFunction, CudaModule, CudaStream, DevicePtr, result::memcpy_htod_async, sys,
+            },
             nvrtc::Ptx,
         },
     },
@@ -235,8 +237,29 @@ impl Gpu {
         Ok(Tensor::zeros(shape, dtype, &self.device())?)
     }
 
-    /// The address of the first value of `x`, whose values lie one behind the other.
+    /// Writes words to the start of a tensor.
+    pub(super) fn write(&self, to: &Tensor, words: &[u32]) -> Result<()> {
+        if to.elem_count() * to.dtype().size_in_bytes() < 4 * words.len() {
+            return Err(Error::Msg("too many words".into()).into());
+        }
+        // SAFETY: the tensor has room for them, and the driver takes what is not pinned before it
+        // returns.
+        unsafe { memcpy_htod_async(self.pointer(to)?, words, self.stream.cu_stream()) }.w()?;
+        Ok(())
+    }
+
+    /// [`Self::pointer`] as an argument.
     pub(super) fn address(&self, x: &Tensor) -> Result<Arg> {
+        self.pointer(x).map(Arg::Pointer)
+    }
+
+    /// [`Self::start_pointer`] as an argument.
+    pub(super) fn start(&self, x: &Tensor) -> Result<Arg> {
+        self.start_pointer(x).map(Arg::Pointer)
+    }
+
+    /// The address of the first value of `x`, whose values lie one behind the other.
+    pub(super) fn pointer(&self, x: &Tensor) -> Result<u64> {
         if !x.is_contiguous() {
             return Err(Error::Msg(format!(
                 "strides of {:?} are not as they should be",
@@ -244,11 +267,11 @@ impl Gpu {
             ))
             .into());
         }
-        self.start(x)
+        self.start_pointer(x)
     }
 
     /// The address of the first value of `x`, whatever its strides.
-    pub(super) fn start(&self, x: &Tensor) -> Result<Arg> {
+    fn start_pointer(&self, x: &Tensor) -> Result<u64> {
         let (storage, layout) = x.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
             return Err(Error::Msg("a tensor on the CPU among those on a GPU".into()).into());
@@ -263,7 +286,7 @@ impl Gpu {
             _ => return Err(Error::Msg(format!("no tensors of {:?} here", x.dtype())).into()),
         };
         let offset = layout.start_offset() * x.dtype().size_in_bytes();
-        Ok(Arg::Pointer(start + offset as u64))
+        Ok(start + offset as u64)
     }
 }
 

@@ -2,16 +2,17 @@
 
 use super::{
     Gpu,
+    attention::STATE,
     launch::{Arg, grid},
 };
-use crate::{Embedding, Error, KvCache, Result};
+use crate::{Embedding, KvCache, Result};
 use candle_core::{
     DType, Device, Tensor,
     cuda_backend::{
         WrapErr,
         cudarc::driver::{
             CudaEvent, CudaGraph, PinnedHostSlice,
-            result::{memcpy_dtoh_async, memcpy_htod_async},
+            result::memcpy_dtoh_async,
             sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode},
         },
     },
@@ -22,9 +23,8 @@ use std::{collections::VecDeque, sync::Arc};
 const AHEAD: usize = 4;
 /// Scores of a block of the kernel that picks.
 const SHARE: usize = 1024;
-/// 32-bit words of a step's result, and of the state on the device.
+/// 32-bit words of a step's result.
 const RESULT: usize = 4;
-const STATE: usize = 5;
 /// Words of what a block of the kernel that picks leaves to the last one.
 const PART: usize = 5;
 
@@ -244,10 +244,7 @@ impl Greedy {
     /// Has the latest step's result copied to the host.
     fn fetch(&mut self) -> Result<()> {
         let (index, stream) = (self.started, self.gpu.stream().clone());
-        let Arg::Pointer(ring) = self.gpu.address(&self.ring)? else {
-            return Err(candle_core::Error::Msg("no results".into()).into());
-        };
-        let from = ring + (4 * RESULT * index) as u64;
+        let from = self.gpu.pointer(&self.ring)? + (4 * RESULT * index) as u64;
         let to = &mut self.results.as_mut_slice().w()?[RESULT * index..][..RESULT];
         // SAFETY: both ends hold a result, and the host's is read behind the event only.
         unsafe { memcpy_dtoh_async(to, from, stream.cu_stream()) }.w()?;
@@ -263,21 +260,5 @@ impl Drop for Greedy {
     fn drop(&mut self) {
         // Steps in advance still write to its memory.
         let _ = self.gpu.stream().synchronize();
-    }
-}
-
-impl Gpu {
-    /// Writes words to the start of a tensor.
-    pub(super) fn write(&self, to: &Tensor, words: &[u32]) -> Result<(), Error> {
-        if to.elem_count() * to.dtype().size_in_bytes() < 4 * words.len() {
-            return Err(candle_core::Error::Msg("too many words".into()).into());
-        }
-        let Arg::Pointer(address) = self.address(to)? else {
-            return Ok(());
-        };
-        // SAFETY: the tensor has room for them, and the driver takes what is not pinned before it
-        // returns.
-        unsafe { memcpy_htod_async(address, words, self.stream().cu_stream()) }.w()?;
-        Ok(())
     }
 }

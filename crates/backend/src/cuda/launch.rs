@@ -93,6 +93,11 @@ pub(super) fn name(dtype: DType) -> &'static str {
 }
 
 impl Gpu {
+    /// The name of a kernel for the device's element type.
+    pub(super) fn named(&self, kernel: &str) -> String {
+        format!("{kernel}_{}", name(self.dtype()))
+    }
+
     /// Runs a kernel behind all work that is under way.
     pub(super) fn launch(&self, kernel: &str, config: LaunchConfig, args: &[Arg]) -> Result<()> {
         if config.grid_dim.0 == 0 {

@@ -19,11 +19,7 @@ impl Gpu {
     /// `y = x Wᵀ + b` in f32.
     pub(crate) fn linear(&self, layer: &Linear, x: &Tensor) -> Result<Tensor> {
         let y = self.product_of(layer, x, DType::F32)?;
-        let bias = self.bias(layer)?;
-        // The bias is of the device's type, the sum is f32: added as a row of its own.
-        if let Some(bias) = bias {
-            self.add_rows(&y, &self.convert(bias, DType::F32)?)?;
-        }
+        self.add_bias(&y, layer.bias.as_ref())?;
         y.reshape(shape(x, layer.output())).map_err(Into::into)
     }
 
@@ -125,12 +121,10 @@ impl Gpu {
         ];
         args.extend(sizes.map(Arg::int));
         args.extend(x.stride().iter().map(|&stride| Arg::long(stride)));
-        let name = format!("unfold_{}", name(self.dtype()));
+        let name = self.named("unfold");
         self.launch(&name, values(count), &args)?;
         let y = self.product(&unfolded, &weight.reshape((output, input))?, DType::F32)?;
-        if let Some(bias) = bias {
-            self.add_rows(&y, &self.convert(bias.on_gpu()?, DType::F32)?)?;
-        }
+        self.add_bias(&y, bias)?;
         Ok(y.reshape((batch, down, across, output))?)
     }
 
@@ -159,7 +153,16 @@ impl Gpu {
         self.product(&x, layer.weight.on_gpu()?, dtype)
     }
 
-    fn bias<'a>(&self, layer: &'a Linear) -> Result<Option<&'a Tensor>> {
+    /// `y += bias` for each row of f32 `y`.
+    fn add_bias(&self, y: &Tensor, bias: Option<&Weight>) -> Result<()> {
+        match bias {
+            // It is of the device's type.
+            Some(bias) => self.add_rows(y, &self.convert(bias.on_gpu()?, DType::F32)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn bias<'a>(&self, layer: &'a Linear) -> Result<Option<&'a Tensor>> {
         layer.bias.as_ref().map(Weight::on_gpu).transpose()
     }
 }

@@ -29,20 +29,7 @@ impl Gpu {
         (weight, bias, eps): (&Tensor, &Tensor, f32),
         dtype: DType,
     ) -> Result<Tensor> {
-        let (count, size) = (x.elem_count() / weight.elem_count(), weight.elem_count());
-        let y = self.empty(x.shape(), dtype)?;
-        let kernel = format!("layer_norm_{}_{}", name(weight.dtype()), name(dtype));
-        let args = [
-            self.address(x)?,
-            self.address(weight)?,
-            self.address(bias)?,
-            self.address(&y)?,
-            Arg::int(count),
-            Arg::int(size),
-            Arg::Float(eps),
-        ];
-        self.launch(&kernel, rows(count), &args)?;
-        Ok(y)
+        self.normalise("layer_norm", x, &[weight, bias], eps, dtype)
     }
 
     /// Root-mean-square normalisation of f32 `x` over its last dimension, as `dtype`.
@@ -52,17 +39,32 @@ impl Gpu {
         (weight, eps): (&Tensor, f32),
         dtype: DType,
     ) -> Result<Tensor> {
-        let (count, size) = (x.elem_count() / weight.elem_count(), weight.elem_count());
+        self.normalise("rms_norm", x, &[weight], eps, dtype)
+    }
+
+    /// What a kernel for rows makes of `x` with `parameters`, vectors of a row's size.
+    fn normalise(
+        &self,
+        kernel: &str,
+        x: &Tensor,
+        parameters: &[&Tensor],
+        eps: f32,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let size = parameters.first().map_or(1, |vector| vector.elem_count());
+        let count = x.elem_count() / size;
         let y = self.empty(x.shape(), dtype)?;
-        let kernel = format!("rms_norm_{}_{}", name(weight.dtype()), name(dtype));
-        let args = [
-            self.address(x)?,
-            self.address(weight)?,
+        let kernel = format!("{}_{}", self.named(kernel), name(dtype));
+        let mut args = vec![self.address(x)?];
+        for parameter in parameters {
+            args.push(self.address(parameter)?);
+        }
+        args.extend([
             self.address(&y)?,
             Arg::int(count),
             Arg::int(size),
             Arg::Float(eps),
-        ];
+        ]);
         self.launch(&kernel, rows(count), &args)?;
         Ok(y)
     }

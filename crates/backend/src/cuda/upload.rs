@@ -1,6 +1,6 @@
 //! Weights from the mapped files to the device.
 
-use super::{Gpu, launch::Arg};
+use super::Gpu;
 use crate::Result;
 use agx_ocr_kernels::half::bf16;
 use candle_core::{
@@ -79,10 +79,7 @@ impl Uploader {
         let values: &[u16] = bytemuck::cast_slice(values);
         let parts = memory.par_chunks_mut(PART).zip(values.par_chunks(PART));
         parts.for_each(|(to, from)| to.copy_from_slice(from));
-        let Arg::Pointer(start) = self.gpu.address(to)? else {
-            return Err(Error::Msg("an upload to nowhere".into()).into());
-        };
-        let place = start + (at * size_of::<bf16>()) as u64;
+        let place = self.gpu.pointer(to)? + (at * size_of::<bf16>()) as u64;
         let stream = self.gpu.stream();
         // SAFETY: the tensor has room for the values from `at` on, and nobody writes to their
         // buffer until the device has them, which `turn` waits for.
