@@ -100,19 +100,65 @@ pub enum Error {
         /// Positions that there was to be room for.
         positions: usize,
     },
+    /// A GPU has too little memory left.
+    #[error(
+        "the GPU has too little memory left: read fewer pages at a time, lower the most tokens, or \
+         end what else runs there"
+    )]
+    DeviceMemory(#[source] candle_core::Error),
+    /// A GPU failed, and gives no more results to this process.
+    #[error("the GPU failed, and is lost to this process: start again, or compute on the CPU")]
+    DeviceLost(#[source] candle_core::Error),
     /// A tensor operation failed, for example for want of memory.
     #[error("a tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(#[source] candle_core::Error),
     /// An observer asked to stop.
     #[error("stopped: {0}")]
     Stopped(String),
 }
 
 impl Error {
+    /// Whether a GPU has too little memory left for it.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::DeviceMemory(_))
+    }
+
     pub(crate) fn open(path: &Path, source: io::Error) -> Self {
         Self::Open {
             path: path.to_owned(),
             source,
+        }
+    }
+}
+
+/// What drivers and libraries say when a GPU's memory is full.
+const MEMORY: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+/// What drivers say when a context is of no more use.
+const LOST: [&str; 13] = [
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+    "CUDA_ERROR_DEINITIALIZED",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    "CUDA_ERROR_UNKNOWN",
+];
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        // The driver's code lies behind types that only builds for GPUs have.
+        let said = format!("{error:?}");
+        let names = |codes: &[&str]| codes.iter().any(|code| said.contains(code));
+        match () {
+            () if names(&MEMORY) => Self::DeviceMemory(error),
+            () if names(&LOST) => Self::DeviceLost(error),
+            () => Self::Tensor(error),
         }
     }
 }
@@ -160,5 +206,20 @@ impl fmt::Display for Mismatch {
             first = false;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_codes_are_told_apart() {
+        let of = |said: &str| Error::from(candle_core::Error::Msg(said.into()).bt());
+        let full = of(r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#);
+        assert!(full.is_out_of_memory());
+        let lost = of(r#"DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access")"#);
+        assert!(matches!(lost, Error::DeviceLost(_)));
+        assert!(matches!(of("shapes do not fit"), Error::Tensor(_)));
     }
 }

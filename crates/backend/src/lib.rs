@@ -11,7 +11,7 @@
 //! | [`Linear`], [`Mlp`], [`Conv2d`], [`LayerNorm`], [`RmsNorm`], [`Embedding`] | layers |
 //! | [`SwiGlu`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
-//! | [`CausalAttention`], [`KvCache`], [`Rope`] | the decoder's attention, over a cache |
+//! | [`CausalAttention`], [`KvCache`], [`KvBatch`], [`Rope`] | the decoder's attention, over a cache or those of several sequences |
 //! | [`add_rows`], [`cat`], [`contiguous`] | sums and copies of tensors |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
 //! | [`open_device`], [`DeviceChoice`] | the CPU or a GPU, and why not the GPU |
@@ -71,6 +71,7 @@ mod feed_forward;
 mod files;
 mod header;
 mod json;
+mod kv_batch;
 mod kv_cache;
 mod layers;
 mod loader;
@@ -84,14 +85,16 @@ pub use causal::CausalAttention;
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
 #[cfg(feature = "cuda")]
-pub use cuda::{Ban, Greedy, Picked};
+pub use cuda::{Ban, Greedy, GreedyBatch, Picked};
 pub use device::{
-    Capability, Code, DeviceChoice, Elements, GpuInfo, LEAST, NoGpu, OpenDevice, gpus, open_device,
+    Capability, Code, CudaVersion, DeviceChoice, Elements, GpuInfo, GpuLimits, LEAST, NoGpu,
+    OpenDevice, gpu_limits, gpus, open_device,
 };
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Routing, SwiGlu};
 pub use files::ModelFiles;
 pub use json::{Fields, parse_json};
+pub use kv_batch::KvBatch;
 pub use kv_cache::{KvCache, Rope};
 pub use layers::{Conv2d, Embedding, LayerNorm, Linear, RmsNorm, log_probability};
 pub use loader::Loader;

@@ -42,8 +42,8 @@ pub struct Repeated {
 
 /// Looks for cycles token by token.
 #[derive(Debug)]
-pub(crate) struct CycleDetector<'a> {
-    whitelist: &'a [u32],
+pub(crate) struct CycleDetector {
+    whitelist: Vec<u32>,
     /// For the periods from 1 on: how many of the last tokens, without a gap, equal the token one
     /// period before.
     matches: [usize; StopCycles::LONGEST_PERIOD],
@@ -51,10 +51,10 @@ pub(crate) struct CycleDetector<'a> {
     whitelisted: usize,
 }
 
-impl<'a> CycleDetector<'a> {
-    pub(crate) fn new(settings: &'a StopCycles) -> Self {
+impl CycleDetector {
+    pub(crate) fn new(settings: &StopCycles) -> Self {
         Self {
-            whitelist: &settings.whitelist,
+            whitelist: settings.whitelist.clone(),
             matches: [0; StopCycles::LONGEST_PERIOD],
             whitelisted: 0,
         }

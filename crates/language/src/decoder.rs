@@ -2,8 +2,8 @@
 
 use crate::{LanguageConfig, Result};
 use agx_ocr_backend::{
-    Activations, CausalAttention, Embedding, Experts, KvCache, Linear, Loader, Observer, RmsNorm,
-    Rope, SwiGlu,
+    Activations, CausalAttention, Embedding, Experts, KvBatch, KvCache, Linear, Loader, Observer,
+    RmsNorm, Rope, SwiGlu,
 };
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -110,6 +110,24 @@ impl Decoder {
         Ok(x)
     }
 
+    /// Runs all layers on one new position `[n, hidden]` of each of `n` sequences behind those in
+    /// their caches, as [`Self::forward`] does for one sequence; the rows of the batch are theirs.
+    ///
+    /// # Errors
+    /// When a cache is full.
+    pub fn forward_each(&self, embeddings: Tensor, caches: &mut KvBatch) -> Result<Tensor> {
+        let mut x = embeddings;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let norm = &layer.input_layernorm;
+            x = layer
+                .self_attn
+                .add_to_each(x, norm, &self.rope, i, caches)?;
+            x = layer.mlp.add_to(x, &layer.post_attention_layernorm)?;
+        }
+        caches.advance();
+        Ok(x)
+    }
+
     /// The scores `[n, vocab]` of the next token behind each of `n` positions.
     ///
     /// # Errors
@@ -180,10 +198,7 @@ impl Layer {
             observer.observe(format_args!("layer{index}.router.idx"), &routing.experts)?;
             observer.observe(format_args!("layer{index}.router.weight"), &routing.weights)?;
         }
-        let x = match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.add_to(x, norm)?,
-            FeedForward::Mixture(experts) => experts.add_to(x, norm)?,
-        };
+        let x = self.mlp.add_to(x, norm)?;
         before.observe(format_args!("layer{index}.mlp"), &x)?;
         Ok(x)
     }
@@ -232,5 +247,13 @@ impl FeedForward {
             config.num_experts_per_tok,
             config.n_shared_experts * inner,
         ))
+    }
+
+    /// `x` with the part's result for `norm(x)` added.
+    fn add_to(&self, x: Tensor, norm: &RmsNorm) -> Result<Tensor> {
+        Ok(match self {
+            Self::Dense(mlp) => mlp.add_to(x, norm)?,
+            Self::Mixture(experts) => experts.add_to(x, norm)?,
+        })
     }
 }

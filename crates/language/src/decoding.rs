@@ -22,12 +22,41 @@ pub(crate) trait Tokens {
     fn next(&mut self, answer: &[u32]) -> Result<(u32, f32)>;
 }
 
+/// Chooses an answer's tokens from logits.
+#[derive(Debug)]
+pub(crate) struct Chooser {
+    prompt: Vec<u32>,
+    guard: Option<NoRepeatNgram>,
+    sampler: Sampler,
+}
+
+impl Chooser {
+    /// For an answer to `prompt`.
+    pub(crate) fn new(prompt: &[u32], options: &GenerateOptions) -> Self {
+        Self {
+            prompt: prompt.to_vec(),
+            guard: options.no_repeat_ngram.clone(),
+            sampler: Sampler::new(options.sampling),
+        }
+    }
+
+    /// The token behind `answer`, and its log-probability.
+    pub(crate) fn choose(&mut self, logits: &[f32], answer: &[u32]) -> Result<(u32, f32)> {
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(Error::NotFinite(answer.len()));
+        }
+        let guard = self.guard.as_ref();
+        let banned = guard.map(|guard| guard.banned(&self.prompt, answer));
+        let id = choose(logits, &banned.unwrap_or_default(), &mut self.sampler);
+        let id = id.ok_or(Error::NotFinite(answer.len()))?;
+        Ok((id, log_probability(logits, id as usize)))
+    }
+}
+
 /// Tokens chosen from a model's logits.
 struct Chosen<'a, S> {
     model: &'a mut S,
-    prompt: &'a [u32],
-    guard: Option<&'a NoRepeatNgram>,
-    sampler: Sampler,
+    chooser: Chooser,
 }
 
 impl<S: Steps> Tokens for Chosen<'_, S> {
@@ -36,13 +65,7 @@ impl<S: Steps> Tokens for Chosen<'_, S> {
             None => self.model.first()?,
             Some(id) => self.model.next(*id)?,
         };
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(Error::NotFinite(answer.len()));
-        }
-        let banned = self.guard.map(|guard| guard.banned(self.prompt, answer));
-        let id = choose(&logits, &banned.unwrap_or_default(), &mut self.sampler);
-        let id = id.ok_or(Error::NotFinite(answer.len()))?;
-        Ok((id, log_probability(&logits, id as usize)))
+        self.chooser.choose(&logits, answer)
     }
 }
 
@@ -54,13 +77,8 @@ pub(crate) fn decode(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
 ) -> Result<Answer> {
-    let tokens = &mut Chosen {
-        model,
-        prompt,
-        guard: options.no_repeat_ngram.as_ref(),
-        sampler: Sampler::new(options.sampling),
-    };
-    collect(tokens, most, options, on_token)
+    let chooser = Chooser::new(prompt, options);
+    collect(&mut Chosen { model, chooser }, most, options, on_token)
 }
 
 /// An answer of at most `most` tokens.
@@ -70,33 +88,83 @@ pub(crate) fn collect(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
 ) -> Result<Answer> {
-    let mut cycles = options.stop_cycles.as_ref().map(CycleDetector::new);
-    let mut answer = Answer {
-        ids: Vec::new(),
-        log_probabilities: Vec::new(),
-        finish_reason: FinishReason::Length,
-        repetition: None,
-        steps: 0,
-    };
-    while answer.ids.len() < most {
-        let (id, log_probability) = tokens.next(&answer.ids)?;
+    let mut writing = Writing::new(most, options);
+    while !writing.is_over() {
+        let (id, log_probability) = tokens.next(writing.ids())?;
+        writing.take(id, log_probability, on_token);
+    }
+    Ok(writing.into_answer())
+}
+
+/// An answer that is being written.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    answer: Answer,
+    most: usize,
+    eos: u32,
+    cycles: Option<CycleDetector>,
+    over: bool,
+}
+
+impl Writing {
+    /// An empty answer, which may come to have `most` tokens.
+    pub(crate) fn new(most: usize, options: &GenerateOptions) -> Self {
+        Self {
+            answer: Answer {
+                ids: Vec::new(),
+                log_probabilities: Vec::new(),
+                finish_reason: FinishReason::Length,
+                repetition: None,
+                steps: 0,
+            },
+            most,
+            eos: options.eos,
+            cycles: options.stop_cycles.as_ref().map(CycleDetector::new),
+            over: most == 0,
+        }
+    }
+
+    /// Its tokens so far.
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.answer.ids
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// What was written.
+    pub(crate) fn into_answer(self) -> Answer {
+        self.answer
+    }
+
+    /// Takes in the next token, and tells `on_token`, unless it ends the answer.
+    pub(crate) fn take(
+        &mut self,
+        id: u32,
+        log_probability: f32,
+        on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
+    ) {
+        let answer = &mut self.answer;
         answer.steps = answer.ids.len();
-        if id == options.eos {
+        self.over = true;
+        if id == self.eos {
             answer.finish_reason = FinishReason::Stop;
-            break;
+            return;
         }
         answer.ids.push(id);
         answer.log_probabilities.push(log_probability);
         if on_token(id, log_probability).is_break() {
             answer.finish_reason = FinishReason::Cancelled;
-            break;
+            return;
         }
-        if let Some(cycle) = cycles.as_mut().and_then(|cycles| cycles.push(&answer.ids)) {
-            answer.end_at(cycle);
-            break;
+        let cycles = self.cycles.as_mut();
+        match cycles.and_then(|cycles| cycles.push(&answer.ids)) {
+            Some(cycle) => answer.end_at(cycle),
+            None => self.over = answer.ids.len() >= self.most,
         }
     }
-    Ok(answer)
 }
 
 /// The next token; `None` when there is none.

@@ -25,7 +25,20 @@ pub enum Error {
     /// A layer failed, or an observer stopped the work.
     #[error(transparent)]
     Backend(#[from] agx_ocr_backend::Error),
-    /// A tensor operation failed.
-    #[error("a tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether a GPU has too little memory left: with fewer answers at a time it may do.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Backend(error.into())
+    }
 }

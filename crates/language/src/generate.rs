@@ -147,13 +147,7 @@ impl Decoder {
         on_token: &mut dyn FnMut(u32, f32) -> ControlFlow<()>,
     ) -> Result<Answer> {
         options.sampling.check()?;
-        let limit = self.config().max_position_embeddings;
-        let room = limit.checked_sub(prompt.ids.len()).filter(|room| *room > 0);
-        let room = room.ok_or(Error::PromptTooLong {
-            prompt: prompt.ids.len(),
-            limit,
-        })?;
-        let most = options.max_new_tokens.min(room);
+        let most = options.max_new_tokens.min(self.room(prompt.ids)?);
         let mut model = Decoding {
             decoder: self,
             observer,
@@ -165,6 +159,16 @@ impl Decoder {
             return collect(&mut tokens, most, options, on_token);
         }
         decode(&mut model, prompt.ids, most, options, on_token)
+    }
+
+    /// Positions that a prompt leaves for its answer, at least one.
+    pub(crate) fn room(&self, prompt: &[u32]) -> Result<usize> {
+        let limit = self.config().max_position_embeddings;
+        let room = limit.checked_sub(prompt.len()).filter(|room| *room > 0);
+        room.ok_or(Error::PromptTooLong {
+            prompt: prompt.len(),
+            limit,
+        })
     }
 
     /// The prompt's embeddings `[ids.len(), hidden]`, the image's tokens in their places.
@@ -206,16 +210,8 @@ impl<'a, 'b> Ahead<'a, 'b> {
         if options.sampling != Sampling::Greedy || model.observer.looks() {
             return Ok(None);
         }
-        let ban = options.no_repeat_ngram.as_ref().map(|guard| Ban {
-            ngram: guard.size,
-            window: match guard.scope {
-                NgramScope::All => None,
-                NgramScope::Window(window) => Some(window),
-            },
-            whitelist: guard.whitelist.clone(),
-        });
         let device = model.decoder.device();
-        let greedy = Greedy::new(device, prompt, most, ban.unwrap_or_default())?;
+        let greedy = Greedy::new(device, prompt, most, ban(options))?;
         Ok(greedy.map(|greedy| Self { model, greedy }))
     }
 }
@@ -238,15 +234,28 @@ impl Tokens for Ahead<'_, '_> {
         let first =
             |cache: &mut KvCache| run(cache, input.take().ok_or_else(nothing).map_err(inner)?);
         let picked = self.greedy.next(cache, decoder.embeddings(), first, run)?;
-        let picked = picked.filter(|picked| picked.finite);
-        let token = picked.and_then(|picked| Some((picked.token?, picked.log_probability)));
-        token.ok_or(Error::NotFinite(answer.len()))
+        let chosen = picked.and_then(|picked| picked.chosen());
+        chosen.ok_or(Error::NotFinite(answer.len()))
     }
+}
+
+/// The guard as the device takes it.
+#[cfg(feature = "cuda")]
+pub(crate) fn ban(options: &GenerateOptions) -> Ban {
+    let ban = options.no_repeat_ngram.as_ref().map(|guard| Ban {
+        ngram: guard.size,
+        window: match guard.scope {
+            NgramScope::All => None,
+            NgramScope::Window(window) => Some(window),
+        },
+        whitelist: guard.whitelist.clone(),
+    });
+    ban.unwrap_or_default()
 }
 
 /// An error of a step as the backend passes it on.
 #[cfg(feature = "cuda")]
-fn inner(error: Error) -> agx_ocr_backend::Error {
+pub(crate) fn inner(error: Error) -> agx_ocr_backend::Error {
     match error {
         Error::Backend(error) => error,
         error => candle_core::Error::Msg(error.to_string()).into(),

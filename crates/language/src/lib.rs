@@ -3,7 +3,7 @@
 //! A mixture of experts with plain multi-head attention. [`Decoder::forward`] is the model,
 //! [`Decoder::generate`] the decoding loop: greedy or sampled, with the n-gram guards of the
 //! reference, an end to answers that go round in circles ([`StopCycles`]), and the log-probability
-//! of every token.
+//! of every token. [`Batch`] decodes several answers together.
 //!
 //! # Example
 //!
@@ -37,6 +37,7 @@
 //! The cache is f32 and holds `max_new_tokens` and the prompt; its pages become resident as
 //! positions fill. One [`Decoder`] serves many threads, each generation with a cache of its own.
 
+mod batch;
 mod config;
 mod cost;
 mod cycle;
@@ -47,6 +48,7 @@ mod generate;
 mod ngram;
 mod sampling;
 
+pub use batch::{Batch, Ended, OnToken, Ticket};
 pub use config::LanguageConfig;
 pub use cycle::{Repeated, StopCycles};
 pub use decoder::{Decoder, Wanted};

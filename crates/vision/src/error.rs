@@ -14,7 +14,10 @@ pub enum Error {
     /// A layer failed, or an observer stopped the work.
     #[error(transparent)]
     Backend(#[from] agx_ocr_backend::Error),
-    /// A tensor operation failed.
-    #[error("a tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Backend(error.into())
+    }
 }

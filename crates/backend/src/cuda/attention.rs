@@ -53,6 +53,12 @@ impl Cache {
         slot.clone().ok_or_else(missing)
     }
 
+    /// Keys and values of all layers.
+    pub(super) fn filled_layers(&self) -> Result<Vec<(Tensor, Tensor)>> {
+        let layers = self.layers.iter().cloned().collect::<Option<_>>();
+        layers.ok_or_else(|| Error::Msg("a cache without a prompt".into()).into())
+    }
+
     /// Where decoding is, on the device.
     fn state(&mut self, gpu: &Gpu) -> Result<&Tensor> {
         if self.state.is_none() {

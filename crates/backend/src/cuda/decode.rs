@@ -215,7 +215,7 @@ impl Gpu {
     }
 
     /// Values of 16 bytes.
-    fn chunk(&self) -> usize {
+    pub(super) fn chunk(&self) -> usize {
         16 / self.dtype().size_in_bytes()
     }
 

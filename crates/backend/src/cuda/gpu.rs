@@ -40,13 +40,14 @@ macro_rules! kernels {
     };
 }
 
-const MODULES: [&[u8]; 6] = [
+const MODULES: [&[u8]; 7] = [
     kernels!("rows"),
     kernels!("attention"),
     kernels!("attention_any"),
     kernels!("experts"),
     kernels!("decode"),
     kernels!("pick"),
+    kernels!("batch"),
 ];
 
 /// The architectures of the machine code in [`MODULES`], as the release's recipe names them:
@@ -239,13 +240,38 @@ impl Gpu {
 
     /// Writes words to the start of a tensor.
     pub(super) fn write(&self, to: &Tensor, words: &[u32]) -> Result<()> {
-        if to.elem_count() * to.dtype().size_in_bytes() < 4 * words.len() {
-            return Err(Error::Msg("too many words".into()).into());
-        }
+        self.write_at(to, 0, words)
+    }
+
+    /// Writes words into a tensor, from its word `at` on. The host may have to wait for the work
+    /// before.
+    pub(super) fn write_at(&self, to: &Tensor, at: usize, words: &[u32]) -> Result<()> {
+        let start = self.words(to, at, words.len())?;
         // SAFETY: the tensor has room for them, and the driver takes what is not pinned before it
         // returns.
-        unsafe { memcpy_htod_async(self.pointer(to)?, words, self.stream.cu_stream()) }.w()?;
+        unsafe { memcpy_htod_async(start, words, self.stream.cu_stream()) }.w()?;
         Ok(())
+    }
+
+    /// Sets `count` words of a tensor, from its word `at` on. The host waits for nothing.
+    pub(super) fn fill(&self, to: &Tensor, at: usize, word: u32, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let start = self.words(to, at, count)?;
+        // SAFETY: the tensor has room for them.
+        unsafe { sys::cuMemsetD32Async(start, word, count, self.stream.cu_stream()) }
+            .result()
+            .w()?;
+        Ok(())
+    }
+
+    /// The address of a tensor's word `at`, behind which it has `count`.
+    fn words(&self, x: &Tensor, at: usize, count: usize) -> Result<u64> {
+        if x.elem_count() * x.dtype().size_in_bytes() < 4 * (at + count) {
+            return Err(Error::Msg("too many words".into()).into());
+        }
+        Ok(self.pointer(x)? + 4 * at as u64)
     }
 
     /// [`Self::pointer`] as an argument.

@@ -6,6 +6,7 @@
 //! | | |
 //! |---|---|
 //! | `probe`, `self_test` | whether there is a device that can be opened, and computes as it should |
+//! | `limits` | what it reaches at most |
 //! | `gpu` | an open device: its stream, its kernels, memory on it |
 //! | `launch` | a kernel by its name, with its arguments |
 //! | `blas` | large products |
@@ -13,9 +14,13 @@
 //! | `rows` | norms, activations, sums, copies |
 //! | `layers`, `attention`, `experts` | the layers |
 //! | `decode`, `greedy` | one token through them, and the choice of the next |
+//! | `pages`, `batch` | the same for several sequences together |
+//! | `ahead` | steps in advance, recorded once |
 //! | `kernels/` | the kernels' source; `kernels.ptx` is made from it by `cargo xtask ptx` |
 
+mod ahead;
 mod attention;
+mod batch;
 mod blas;
 mod decode;
 mod experts;
@@ -23,14 +28,19 @@ mod gpu;
 mod greedy;
 mod launch;
 mod layers;
+mod limits;
+mod pages;
 mod probe;
 mod rows;
 mod self_test;
 mod upload;
 
+pub use ahead::{Ban, Picked};
 pub(crate) use attention::Cache;
+pub use batch::GreedyBatch;
 pub(crate) use experts::Addresses;
 pub(crate) use gpu::Gpu;
-pub use greedy::{Ban, Greedy, Picked};
+pub use greedy::Greedy;
+pub(crate) use pages::Pages;
 pub(crate) use probe::{gpus, open};
 pub(crate) use upload::Uploader;

@@ -1,7 +1,7 @@
 //! What has to be there before a GPU can be opened, and what is known of it.
 
 use super::{Gpu, gpu::contents};
-use crate::{Capability, Elements, GpuInfo, NoGpu, Result, available::machine_memory};
+use crate::{Capability, CudaVersion, Elements, GpuInfo, NoGpu, Result, available::machine_memory};
 use candle_core::{
     DType, Device,
     cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys},
@@ -83,6 +83,7 @@ fn count() -> Result<usize, NoGpu> {
             }
             other => other.map_err(driver)?,
         }
+        driver_version().map_err(driver)?.check()?;
         let count = CudaContext::device_count().map_err(driver)?;
         let count = usize::try_from(count).unwrap_or(0);
         if count == 0 {
@@ -121,17 +122,17 @@ fn described(number: usize) -> Result<GpuInfo, DriverError> {
         memory: total as u64,
         available: shared.unwrap_or(free as u64),
         unified,
-        driver: driver_version()?,
+        driver: driver_version()?.to_string(),
         code: contents().code_for(capability),
     })
 }
 
 /// The latest CUDA that the driver knows.
-fn driver_version() -> Result<String, DriverError> {
+fn driver_version() -> Result<CudaVersion, DriverError> {
     let mut version = 0;
     // SAFETY: the driver writes a number.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
-    Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
+    Ok(CudaVersion::of(version))
 }
 
 /// cudarc panics where a library lacks a function.

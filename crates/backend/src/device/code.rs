@@ -1,5 +1,6 @@
 //! Which of the code that a build holds a GPU can run.
 
+use super::NoGpu;
 use serde::Serialize;
 use std::fmt;
 
@@ -20,6 +21,51 @@ impl fmt::Display for Capability {
 
 /// The least that the kernels need: bf16 on tensor cores, and asynchronous copies.
 pub const LEAST: Capability = Capability { major: 8, minor: 0 };
+
+/// A version of CUDA, such as 13.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CudaVersion {
+    /// Before the point.
+    pub major: u32,
+    /// Behind it.
+    pub minor: u32,
+}
+
+impl fmt::Display for CudaVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What compiled the kernels, and what they need: neither text nor machine code of a later CUDA is
+/// taken by a driver. It comes with drivers from 580 on.
+pub(super) const LEAST_DRIVER: CudaVersion = CudaVersion {
+    major: 13,
+    minor: 0,
+};
+
+#[cfg_attr(
+    not(any(feature = "cuda", test)),
+    allow(dead_code, reason = "other builds ask no driver")
+)]
+impl CudaVersion {
+    /// As drivers say it: 13000 for 13.0.
+    pub(crate) fn of(number: i32) -> Self {
+        let number = u32::try_from(number).unwrap_or(0);
+        Self {
+            major: number / 1000,
+            minor: number % 1000 / 10,
+        }
+    }
+
+    /// An error where the driver is older than the kernels' compiler.
+    pub(crate) fn check(self) -> Result<(), NoGpu> {
+        match self >= LEAST_DRIVER {
+            true => Ok(()),
+            false => Err(NoGpu::OldDriver { found: self }),
+        }
+    }
+}
 
 /// The code for GPUs that a build holds.
 #[cfg_attr(
@@ -117,5 +163,21 @@ mod tests {
             let found = [release, plain, hopper_alone, newest].map(|build| build.code_for(gpu));
             assert_eq!(found, wanted, "{gpu}");
         }
+    }
+
+    #[test]
+    fn drivers_older_than_the_kernels_are_refused() {
+        for (number, name, fits) in [
+            (11080, "11.8", false),
+            (12090, "12.9", false),
+            (13000, "13.0", true),
+            (13010, "13.1", true),
+        ] {
+            let version = CudaVersion::of(number);
+            assert_eq!(version.to_string(), name);
+            assert_eq!(version.check().is_ok(), fits, "{name}");
+        }
+        let error = CudaVersion::of(12040).check().unwrap_err().to_string();
+        assert!(error.contains("12.4") && error.contains("13.0"), "{error}");
     }
 }

@@ -5,8 +5,8 @@ mod info;
 
 #[cfg(feature = "cuda")]
 pub(crate) use code::Contents;
-pub use code::{Capability, Code, LEAST};
-pub use info::{GpuInfo, gpus};
+pub use code::{Capability, Code, CudaVersion, LEAST};
+pub use info::{GpuInfo, GpuLimits, gpu_limits, gpus};
 
 use crate::Result;
 use candle_core::Device;
@@ -91,6 +91,15 @@ pub enum NoGpu {
     /// The driver cannot be used.
     #[error("the NVIDIA driver cannot be used: {0}")]
     Driver(String),
+    /// The driver is older than the build's CUDA.
+    #[error(
+        "the NVIDIA driver knows CUDA {found}, and this build needs {}: update the driver",
+        code::LEAST_DRIVER
+    )]
+    OldDriver {
+        /// The latest CUDA that the driver knows.
+        found: CudaVersion,
+    },
     /// There is no GPU, or none that may be seen.
     #[error("there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it")]
     NoDevice,

@@ -2,7 +2,7 @@
 // the weights, so each kernel asks for many of them before it needs the first. Nothing here waits
 // for the host: where a generation is stands in device memory, and one captured graph serves all
 // its steps.
-#include "decode.cuh"
+#include "flash_decoding.cuh"
 
 // --- Embedding ---
 
@@ -76,129 +76,22 @@ __device__ void query_key_value(const State *state, const float *x, const T *nor
 
 // --- Attention ---
 
-constexpr int ATTENTION_THREADS = 256;
-// Positions for which a thread asks at once.
-constexpr int POSITIONS = 4;
-// Parts into which the positions are cut at most: a lane for each.
-constexpr int MOST_PARTS = WARP;
-// Below all scores; finite, so that differences stay numbers.
-constexpr float LOWEST = -1e30f;
-
-// Flash-decoding (Dao et al., 2023): block (head, part) attends to a part of the positions, with
-// `head_dim / CHUNK` lanes for each position; the last block of a head joins the parts. Scores are
-// kept times log2(e): their weights are powers of two.
+// Block (head, part): the cache [kv_heads, capacity, head_dim] holds the newest position already.
 template <typename T>
 __device__ void attention(const State *state, const float *q, const T *keys, const T *values, float *parts,
                           unsigned *finished, float *out, int heads, int kv_heads, int head_dim, int capacity) {
-    constexpr int WARPS = ATTENTION_THREADS / WARP;
-    __shared__ float mixed[WARPS][WARP * CHUNK<T>], most_of[WARPS], sum_of[WARPS];
-    __shared__ bool last;
     const int head = blockIdx.x, kv_head = head / (heads / kv_heads);
-    const int warp = threadIdx.x / WARP, lanes = head_dim / CHUNK<T>, groups = ATTENTION_THREADS / lanes;
-    const int group = threadIdx.x / lanes, column = threadIdx.x % lanes * CHUNK<T>;
-    const int length = min(state->cached + 1, capacity);
-    const int each = (length + gridDim.y * groups - 1) / (gridDim.y * groups) * groups;
-    const int begin = blockIdx.y * each, end = min(begin + each, length), used = (length + each - 1) / each;
-    if (begin >= length) return;
-
-    float query[CHUNK<T>], mix[CHUNK<T>] = {}, most = LOWEST, sum = 0.f;
+    const int column = threadIdx.x % (head_dim / CHUNK<T>) * CHUNK<T>;
+    const Part part(min(state->cached + 1, capacity), blockIdx.y, gridDim.y, head_dim, CHUNK<T>);
+    if (blockIdx.y >= part.used) return;
+    float query[CHUNK<T>];
     load_inputs(q + head * head_dim + column, query);
-    const float scale = rsqrtf(float(head_dim)) * 1.44269504f;
     const size_t base = size_t(kv_head) * capacity * head_dim + column;
-    for (int at = begin + group; at - group < end; at += POSITIONS * groups) {
-        uint4 k[POSITIONS], v[POSITIONS];
-#pragma unroll
-        for (int i = 0; i < POSITIONS; i++) {
-            const int position = min(at + i * groups, length - 1);
-            k[i] = load_chunk(keys + base + size_t(position) * head_dim);
-            v[i] = load_chunk(values + base + size_t(position) * head_dim);
-        }
-        float score[POSITIONS], highest = most;
-#pragma unroll
-        for (int i = 0; i < POSITIONS; i++) score[i] = dot<T>(k[i], query, 0.f);
-        for (int other = lanes / 2; other > 0; other /= 2) {
-#pragma unroll
-            for (int i = 0; i < POSITIONS; i++) score[i] += __shfl_xor_sync(ALL_LANES, score[i], other);
-        }
-#pragma unroll
-        for (int i = 0; i < POSITIONS; i++) {
-            score[i] = at + i * groups < end ? score[i] * scale : -INFINITY;
-            highest = fmaxf(highest, score[i]);
-        }
-        const float kept = exp2f(most - highest);
-        most = highest, sum *= kept;
-#pragma unroll
-        for (int c = 0; c < CHUNK<T>; c++) mix[c] *= kept;
-#pragma unroll
-        for (int i = 0; i < POSITIONS; i++) {
-            const float weight = exp2f(score[i] - most);
-            float value[CHUNK<T>];
-            widen_chunk<T>(v[i], value);
-            sum += weight;
-#pragma unroll
-            for (int c = 0; c < CHUNK<T>; c++) mix[c] = fmaf(weight, value[c], mix[c]);
-        }
-    }
-
-    // A warp's groups, then the block's warps.
-    for (int other = lanes; other < WARP; other *= 2) {
-        const float highest = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, other)), kept = exp2f(most - highest);
-        most = highest, sum *= kept;
-        sum += __shfl_xor_sync(ALL_LANES, sum, other);
-#pragma unroll
-        for (int c = 0; c < CHUNK<T>; c++) {
-            mix[c] *= kept;
-            mix[c] += __shfl_xor_sync(ALL_LANES, mix[c], other);
-        }
-    }
-    if (threadIdx.x % WARP < lanes) {
-#pragma unroll
-        for (int c = 0; c < CHUNK<T>; c++) mixed[warp][column + c] = mix[c];
-        if (column == 0) most_of[warp] = most, sum_of[warp] = sum;
-    }
-    __syncthreads();
-    // A part's record: its mixed values, then their greatest score and sum of weights.
-    const int record = head_dim + 2;
-    float *head_parts = parts + size_t(head) * gridDim.y * record;
-    for (int d = threadIdx.x; d < head_dim; d += ATTENTION_THREADS) {
-        float highest = LOWEST, value = 0.f, all = 0.f;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) highest = fmaxf(highest, most_of[w]);
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float weight = exp2f(most_of[w] - highest);
-            value = fmaf(weight, mixed[w][d], value);
-            all = fmaf(weight, sum_of[w], all);
-        }
-        float *to = head_parts + blockIdx.y * record;
-        to[d] = value;
-        if (d == 0) to[head_dim] = highest, to[head_dim + 1] = all;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        // The counter returns to 0 by itself.
-        last = atomicInc(finished + head, used - 1) == used - 1;
-        __threadfence();
-    }
-    __syncthreads();
-    if (!last) return;
-
-    // A warp weighs the parts, a lane for each, and its lanes sum columns.
-    const int lane = threadIdx.x % WARP, part = min(lane, used - 1);
-    for (int first = warp * WARP; first < head_dim; first += ATTENTION_THREADS) {
-        const int d = min(first + lane, head_dim - 1);
-        most = __ldcg(head_parts + part * record + head_dim);
-        sum = __ldcg(head_parts + part * record + head_dim + 1);
-        float of_part[MOST_PARTS], value = 0.f;
-#pragma unroll
-        for (int p = 0; p < MOST_PARTS; p++) of_part[p] = p < used ? __ldcg(head_parts + p * record + d) : 0.f;
-        const float highest = warp_max(most), weight = lane < used ? exp2f(most - highest) : 0.f;
-        const float share = weight / warp_sum(weight * sum);
-#pragma unroll
-        for (int p = 0; p < MOST_PARTS; p++) value = fmaf(__shfl_sync(ALL_LANES, share, p), of_part[p], value);
-        out[head * head_dim + d] = value;
-    }
+    Mix<T> mix;
+    const ptrdiff_t to_values = reinterpret_cast<const char *>(values) - reinterpret_cast<const char *>(keys);
+    attend<T>(Contiguous<T>{keys + base, to_values, head_dim}, part, head_dim, query, mix);
+    float *head_parts = parts + size_t(head) * gridDim.y * (head_dim + 2);
+    join(mix, blockIdx.y, part.used, head_dim, head_parts, finished + head, out + head * head_dim);
 }
 
 // --- Projections back to the residual stream ---

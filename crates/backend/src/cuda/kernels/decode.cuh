@@ -39,6 +39,16 @@ template <typename T> __device__ __forceinline__ void widen_chunk(const uint4 &c
     }
 }
 
+template <typename T> __device__ __forceinline__ uint4 narrow_chunk(const float (&v)[CHUNK<T>]) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if constexpr (sizeof(T) == 4) words[i] = __float_as_uint(v[i]);
+        else words[i] = narrow2<T>(v[2 * i], v[2 * i + 1]);
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 template <typename T> __device__ __forceinline__ float dot(const uint4 &weights, const float (&v)[CHUNK<T>], float sum) {
     float w[CHUNK<T>];
     widen_chunk<T>(weights, w);

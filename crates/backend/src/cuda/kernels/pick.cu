@@ -1,5 +1,6 @@
 // The next token out of the scores: what may not come, the largest of the others, its probability.
 #include "decode.cuh"
+#include <limits.h>
 
 // A block's share of the vocabulary, four scores for each thread.
 constexpr int PICK_THREADS = 256;
@@ -73,14 +74,15 @@ __device__ __forceinline__ void mark_banned(const int *ids, int begin, int end, 
     }
 }
 
-// Takes the step's result into the history and goes on to the next step. `window` is the number of
-// the answer's last tokens whose n-grams count, or negative: those of prompt and answer.
-extern "C" __global__ void __launch_bounds__(PICK_THREADS)
-    decode_pick(State *state, int *history, const float *logits, Seen *parts, unsigned *finished, Picked *ring,
-                const int *whitelist, int vocab, int ngram, int window, int whitelisted, int steps, int appended) {
+// Takes the step's result into the history, which has room for `room` tokens, and goes on to the next
+// step. `window` is the number of the answer's last tokens whose n-grams count, or negative: those of
+// prompt and answer.
+__device__ __forceinline__ void pick(State *state, int *history, int room, const float *logits, Seen *parts,
+                                     unsigned *finished, Picked *picked, const int *whitelist, int vocab, int ngram,
+                                     int window, int whitelisted, int appended) {
     __shared__ unsigned marks[SHARE / 32];
     __shared__ bool last;
-    const int first = blockIdx.x * SHARE, end = state->length;
+    const int first = blockIdx.x * SHARE, length = state->length, end = min(length, room);
     const int begin = window < 0 ? 0 : max(state->prompt, end - window);
     const int at = first + 4 * threadIdx.x;
     float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -116,7 +118,30 @@ extern "C" __global__ void __launch_bounds__(PICK_THREADS)
     if (threadIdx.x > 0) return;
     const int token = seen.token == NONE ? -1 : seen.token;
     const int step = state->step;
-    ring[step % steps] = {token, seen.best - seen.most - logf(seen.sum), seen.damaged, step};
-    history[end] = token;
-    *state = {state->cached + appended, end + 1, state->prompt, step + 1, max(token, 0)};
+    *picked = {token, seen.best - seen.most - logf(seen.sum), seen.damaged, step};
+    if (length < room) history[length] = token;
+    *state = {state->cached + appended, length + 1, state->prompt, step + 1, max(token, 0)};
+}
+
+// Both run with [ceil(vocab / SHARE), rows] x 256; vocab is a multiple of 4. `parts` is [rows, blocks],
+// and `finished` [rows] holds zeros before the first launch; the kernels leave it so.
+
+// For one sequence.
+extern "C" __global__ void __launch_bounds__(PICK_THREADS)
+    decode_pick(State *state, int *history, const float *logits, Seen *parts, unsigned *finished, Picked *picked,
+                const int *whitelist, int vocab, int ngram, int window, int whitelisted, int appended) {
+    pick(state, history, INT_MAX, logits, parts, finished, picked, whitelist, vocab, ngram, window, whitelisted, appended);
+}
+
+// For the sequences in `slots` [rows], none in idle rows; `picked` is [rows], `histories` [slots,
+// history_stride]. A sequence past its end no longer fits: its history stays as it is.
+extern "C" __global__ void __launch_bounds__(PICK_THREADS)
+    batch_pick(State *states, const int *slots, int *histories, int history_stride, const float *logits, Seen *parts,
+               unsigned *finished, Picked *picked, const int *whitelist, int vocab, int ngram, int window, int whitelisted,
+               int appended) {
+    const int row = blockIdx.y, slot = slots[row];
+    if (slot < 0) return;
+    pick(states + slot, histories + size_t(slot) * history_stride, history_stride, logits + size_t(row) * vocab,
+         parts + size_t(row) * gridDim.x, finished + row, picked + row, whitelist, vocab, ngram, window, whitelisted,
+         appended);
 }
