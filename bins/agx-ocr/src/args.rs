@@ -205,6 +205,19 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024), help_heading = "Reading")]
     pub threads: Option<u32>,
 
+    /// Read N pages together, which takes less time for all of them, and more for each
+    ///
+    /// The weights are read once for all; most is to be gained on a GPU. Pages are printed in the
+    /// document's order all the same.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = value_parser!(u32).range(1..=256),
+        help_heading = "Reading"
+    )]
+    pub batch: u32,
+
     /// Choose tokens at random; below 1 the probable ones more often, 0 always the most probable
     #[arg(
         long,
@@ -297,6 +310,8 @@ pub struct Args {
 
     /// Most bytes of memory beside the mapped model; an input that takes more is given up
     /// [default: 4 billion, or what the machine has left if that is less]
+    ///
+    /// With --batch the default is half a billion more for each further page.
     ///
     /// It is looked at fifty times a second, where Linux says how much is taken.
     #[arg(long, value_name = "N", help_heading = "Limits")]

@@ -46,6 +46,10 @@ pub fn card() -> Value {
             "description": "images with invisible text, with --format pdf"
         }));
     }
+    let devices: &[&str] = match cfg!(feature = "cuda") {
+        true => &["cpu", "cuda"],
+        false => &["cpu"],
+    };
     json!({
         "name": "agx-ocr",
         "version": env!("CARGO_PKG_VERSION"),
@@ -64,7 +68,7 @@ pub fn card() -> Value {
             "143": "ended by SIGTERM"
         },
         "resources": {
-            "devices": ["cpu"],
+            "devices": devices,
             "memory": "the size of the model's file, which is mapped, and what a page takes while it is read",
             "network": false,
             "writes_files": "only with --assets and --overlay"

@@ -32,6 +32,8 @@ pub struct Config {
     pub task: Task,
     /// How to load and read.
     pub options: Options,
+    /// How many pages are read together.
+    pub batch: usize,
     /// What reading may take.
     pub bounds: Bounds,
     /// How to print.
@@ -76,9 +78,10 @@ impl Config {
                 .map(PathBuf::from),
             task,
             options,
+            batch: args.batch as usize,
             bounds: Bounds {
                 time,
-                memory: args.max_memory.unwrap_or_else(most_memory),
+                memory: args.max_memory.unwrap_or_else(|| most_memory(args.batch)),
             },
             // Lines of results would run into it too.
             progress: args.verbose == 0 && output.format != Format::Jsonl,
@@ -88,10 +91,12 @@ impl Config {
 }
 
 /// Bytes of memory that reading may take where nothing is said: more than a large page takes, and
-/// no more than there is.
-fn most_memory() -> u64 {
+/// the keys and values of further ones that are read together with it; no more than there is.
+fn most_memory(batch: u32) -> u64 {
     const MOST: u64 = 4_000_000_000;
-    available_memory().map_or(MOST, |left| left.min(MOST))
+    const FURTHER: u64 = 500_000_000;
+    let most = MOST + FURTHER * u64::from(batch.saturating_sub(1));
+    available_memory().map_or(most, |left| left.min(most))
 }
 
 fn sources(paths: Vec<PathBuf>) -> Result<Vec<Source>> {

@@ -27,6 +27,7 @@ mod devices;
 mod document;
 mod drawing;
 mod failure;
+mod feed;
 mod input;
 mod memory;
 mod names;

@@ -1,6 +1,6 @@
 //! What a person at a terminal sees while a page is read.
 
-use agx_ocr_pipeline::Event;
+use agx_ocr_pipeline::{BatchEvent, Event};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt::Display,
@@ -68,6 +68,39 @@ impl Progress {
             }
             _ => {}
         }
+    }
+}
+
+/// Several pages at a time, as a line that tells of them.
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    read: usize,
+    under_way: usize,
+    tokens: usize,
+    first_token: Option<Instant>,
+}
+
+impl Together {
+    /// Shows how far reading is.
+    pub fn event(&mut self, event: &BatchEvent<'_>, progress: &Progress) {
+        match event {
+            BatchEvent::Page { event, .. } => match event {
+                Event::Image { .. } => self.under_way += 1,
+                Event::Token { .. } => self.tokens += 1,
+                _ => {}
+            },
+            BatchEvent::End { .. } => {
+                self.under_way = self.under_way.saturating_sub(1);
+                self.read += 1;
+            }
+            _ => {}
+        }
+        let first = *self.first_token.get_or_insert_with(Instant::now);
+        let rate = self.tokens as f64 / first.elapsed().as_secs_f64().max(0.1);
+        progress.stage(format_args!(
+            "{} pages read, {} being read, {rate:.0} tokens a second",
+            self.read, self.under_way
+        ));
     }
 }
 

@@ -1,23 +1,23 @@
-//! Reads all pages of all inputs, one after the other, on a thread of its own.
+//! Reads all pages of all inputs on a thread of its own: one after the other, or several together.
 
 use crate::{
     bounds::Watch,
     config::Config,
-    document::Document,
     failure::Failure,
-    input::{self, Source},
+    feed::{self, Fed, Feed},
+    input::Source,
     output::Measured,
     pages::{PageRead, Place},
-    progress::Progress,
-    ranges::chosen,
+    progress::{Progress, Together},
 };
-use agx_ocr_pipeline::{Error, Event, Ocr, Page, input::DecodedImage};
+use agx_ocr_pipeline::{BatchEvent, Error, Event, Ocr, Page, input::DecodedImage};
 use anyhow::anyhow;
 use std::{
+    collections::BTreeMap,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
@@ -67,10 +67,6 @@ fn read(
     progress: Progress,
     messages: &SyncSender<Message>,
 ) -> Result<Option<Box<Measured>>, Failure> {
-    let mut bytes = |source: &Source| match source {
-        Source::Stdin => stdin.take().unwrap_or_else(|| Ok(Vec::new())),
-        Source::File(path) => input::from_file(path, config.options.limits.bytes),
-    };
     let (first, others) = config
         .sources
         .split_first()
@@ -78,7 +74,7 @@ fn read(
     progress.stage("loading the model");
     let started = Instant::now();
     // What is wrong with the only input is said beside what is wrong with the model.
-    let (ocr, first_bytes) = match (load(config), bytes(first)) {
+    let (ocr, first_bytes) = match (load(config), feed::bytes(first, config, &mut stdin)) {
         (Err(model), Err(input)) if others.is_empty() => return Err(model.and(input)),
         (_, Err(input)) if others.is_empty() => return Err(input),
         (Err(model), _) => return Err(model),
@@ -92,26 +88,27 @@ fn read(
     }
     let _ = messages.send(Message::Loaded);
 
-    let mut reader = Reader {
-        config,
-        ocr,
-        messages,
-        progress,
-        watch: Watch::begin(config.bounds, Duration::ZERO),
-        pages: 0,
+    let watch = Watch::begin(config.bounds, Duration::ZERO);
+    let warn = |warning| {
+        let _ = messages.send(Message::Warning(warning));
     };
-    let mut flow = reader.read_input(first, first_bytes);
-    for source in others {
-        if flow.is_continue() {
-            flow = reader.read_input(source, bytes(source));
-        }
+    let feed = Feed::new(config, watch, first_bytes, stdin, warn);
+    let reader = Reader {
+        config,
+        ocr: &ocr,
+        messages,
+        watch,
+    };
+    match config.batch {
+        1 => reader.one_by_one(feed, progress.clone()),
+        _ => reader.together(feed, &progress),
     }
-    reader.progress.end();
+    progress.end();
     Ok(config.output.stats.then(|| {
         Box::new(Measured {
             load_ms,
-            machine: reader.ocr.machine(),
-            weight_bytes: reader.ocr.weight_bytes(),
+            machine: ocr.machine(),
+            weight_bytes: ocr.weight_bytes(),
         })
     }))
 }
@@ -127,95 +124,38 @@ fn load(config: &Config) -> Result<Ocr, Failure> {
 
 struct Reader<'a> {
     config: &'a Config,
-    ocr: Ocr,
+    ocr: &'a Ocr,
     messages: &'a SyncSender<Message>,
-    progress: Progress,
     watch: Watch,
-    /// Pages so far.
-    pages: usize,
 }
 
+/// A page and its image, or why it could not be read.
+type Read = Result<(Page, DecodedImage), Failure>;
+
 impl Reader<'_> {
-    /// Reads the pages of an input. It ends where nobody listens.
-    fn read_input(&mut self, source: &Source, bytes: Result<Vec<u8>, Failure>) -> ControlFlow<()> {
-        let several = self.config.sources.len() > 1;
-        let place = |page| Place {
-            input: several.then(|| source.to_string()),
-            page,
-        };
-        let document = bytes.and_then(|bytes| self.open(bytes));
-        let (mut document, pages) = match document {
-            Ok(opened) => opened,
-            Err(failure) => return self.send(place(1), several, Err(failure)),
-        };
-        let paged = several || document.is_paged();
-        for (i, number) in pages.iter().enumerate() {
-            if i > 0 && self.time_is_over() {
-                let (name, left) = (place(*number).name(), pages.len() - i);
-                let of = if left > 1 { " and those after it" } else { "" };
-                let over = self.watch.bounds.time_is_over();
-                let warning = format!("{name}{of} could not be read: {over}.");
-                return match self.messages.send(Message::Warning(warning)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                };
+    /// Reads page after page. It ends where nobody listens.
+    fn one_by_one(&self, feed: Feed<'_>, mut progress: Progress) {
+        for fed in feed {
+            if fed.paged {
+                progress.page(fed.of.0, fed.of.1);
             }
-            if paged {
-                self.progress.page(i + 1, pages.len());
+            let read = fed.image.and_then(|image| {
+                // A defect is the page's failure, and what was read before stays.
+                let read = catch_unwind(AssertUnwindSafe(|| self.read_page(image, &mut progress)));
+                read.unwrap_or_else(|_| Err(Failure::internal()))
+            });
+            if self.send(fed.place, fed.paged, read).is_break() {
+                return;
             }
-            // A defect is the page's failure, and what was read before stays.
-            let read = catch_unwind(AssertUnwindSafe(|| self.read_page(&mut document, *number)));
-            let read = read.unwrap_or_else(|_| Err(Failure::internal()));
-            self.send(place(*number), paged, read)?;
         }
-        ControlFlow::Continue(())
     }
 
-    /// A document, and those of its pages that are to be read.
-    fn open(&mut self, bytes: Vec<u8>) -> Result<(Document, Vec<usize>), Failure> {
-        if self.time_is_over() {
-            return Err(self.over());
-        }
-        let limits = &self.config.options.limits;
-        let rendering = self.config.options.read.rendering;
-        let document = Document::open(bytes, limits, rendering, &self.watch)?;
-        let count = document.pages();
-        let pages = chosen(&self.config.pages, count).map_err(|range| {
-            Failure::invalid(anyhow!(
-                "there is no --pages {range}: the document has {count}"
-            ))
-        })?;
-        let (actual, limit) = (self.pages + pages.len(), limits.pages);
-        if actual > limit {
-            return Err(Failure::invalid(anyhow!(
-                "the input is too large: {actual} pages in all, where at most {limit} are \
-                 allowed: choose some with --pages, or raise --max-pages"
-            )));
-        }
-        self.pages = actual;
-        Ok((document, pages))
-    }
-
-    fn time_is_over(&self) -> bool {
-        self.watch.time_left() == Some(Duration::ZERO)
-    }
-
-    fn over(&self) -> Failure {
-        Failure::failed(anyhow!(self.watch.bounds.time_is_over()))
-    }
-
-    fn read_page(
-        &mut self,
-        document: &mut Document,
-        number: usize,
-    ) -> Result<(Page, DecodedImage), Failure> {
+    fn read_page(&self, image: DecodedImage, progress: &mut Progress) -> Read {
         let config = self.config;
         let mut options = config.options.read.clone();
-        info!(page = number, task = config.task.name(), "reading");
-        let image = document.page(number, &self.watch)?;
+        info!(task = config.task.name(), "reading");
         // Decoding has taken some of it.
         options.time = self.watch.time_left();
-        let progress = &mut self.progress;
         let listen = |event: Event<'_>| {
             log_event(&event);
             progress.event(&event);
@@ -224,10 +164,62 @@ impl Reader<'_> {
         let page = self
             .ocr
             .read_decoded(&image, &config.task, &options, listen);
-        let page = page.map_err(|error| match error {
-            Error::Timeout(_) => self.over(),
+        self.read(page.map(|page| (page, image)))
+    }
+
+    /// Reads pages together, and sends them in their order. It ends where nobody listens.
+    fn together(&self, mut feed: Feed<'_>, progress: &Progress) {
+        let config = self.config;
+        let mut options = config.options.read.clone();
+        options.time = self.watch.time_left();
+        info!(task = config.task.name(), batch = config.batch, "reading");
+        let queue = Mutex::new(Queue::default());
+        let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut together = Together::default();
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let pages = feed.by_ref().filter_map(|fed| lock().push(fed).map(Ok));
+            let tell = |event: BatchEvent<'_>| {
+                together.event(&event, progress);
+                match event {
+                    BatchEvent::Page { event, .. } => log_event(&event),
+                    BatchEvent::End { index, read } => lock().end(index, self.read(read)),
+                    _ => {}
+                }
+                self.send_ready(&mut lock())
+            };
+            let (task, size) = (&config.task, config.batch);
+            self.ocr.read_batch(pages, task, &options, size, tell)
+        }));
+        let failed = match read {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Failure::from(error).to_string()),
+            Err(_) => Some(Failure::internal().to_string()),
+        };
+        let mut queue = lock();
+        if let Some(reason) = failed {
+            for fed in feed {
+                queue.push(fed);
+            }
+            queue.fail_all(&reason);
+        }
+        let _ = self.send_ready(&mut queue);
+    }
+
+    /// Sends what is read and has nothing before it that is not.
+    fn send_ready(&self, queue: &mut MutexGuard<'_, Queue>) -> ControlFlow<()> {
+        while let Some((place, paged, read)) = queue.pop() {
+            self.send(place, paged, read)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What was read, in this program's terms.
+    fn read(&self, read: agx_ocr_pipeline::Result<(Page, DecodedImage)>) -> Read {
+        let read = read.map_err(|error| match error {
+            Error::Timeout(_) => Failure::failed(anyhow!(self.watch.bounds.time_is_over())),
             error => error.into(),
         })?;
+        let page = &read.0;
         info!(
             regions = page.regions.len(),
             tokens = page.tokens.generated,
@@ -236,15 +228,10 @@ impl Reader<'_> {
             "read"
         );
         debug!(stats = ?page.stats, "times");
-        Ok((page, image))
+        Ok(read)
     }
 
-    fn send(
-        &self,
-        place: Place,
-        paged: bool,
-        read: Result<(Page, DecodedImage), Failure>,
-    ) -> ControlFlow<()> {
+    fn send(&self, place: Place, paged: bool, read: Read) -> ControlFlow<()> {
         let (page, picture) = match read {
             Ok((page, decoded)) => {
                 let wanted = self.config.output.wants_pictures();
@@ -262,6 +249,56 @@ impl Reader<'_> {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
+    }
+}
+
+/// Pages in their order, until they are read and sent.
+#[derive(Default)]
+struct Queue {
+    /// Those that are not sent, by their number.
+    pages: BTreeMap<usize, (Place, bool, Option<Read>)>,
+    /// Pages so far, and those of them that could be decoded.
+    count: usize,
+    decoded: Vec<usize>,
+}
+
+impl Queue {
+    /// Takes a page in, and gives its image.
+    fn push(&mut self, fed: Fed) -> Option<DecodedImage> {
+        let (image, failed) = match fed.image {
+            Ok(image) => (Some(image), None),
+            Err(failure) => (None, Some(Err(failure))),
+        };
+        if image.is_some() {
+            self.decoded.push(self.count);
+        }
+        let page = (fed.place, fed.paged, failed);
+        self.pages.insert(self.count, page);
+        self.count += 1;
+        image
+    }
+
+    /// Notes what was read of the `index`th page that could be decoded.
+    fn end(&mut self, index: usize, read: Read) {
+        let page = self.decoded.get(index);
+        if let Some((_, _, slot)) = page.and_then(|number| self.pages.get_mut(number)) {
+            *slot = Some(read);
+        }
+    }
+
+    /// All that was not read could not be.
+    fn fail_all(&mut self, reason: &str) {
+        for (_, _, read) in self.pages.values_mut() {
+            read.get_or_insert_with(|| Err(Failure::failed(anyhow!("{reason}"))));
+        }
+    }
+
+    /// The first page, if it is read.
+    fn pop(&mut self) -> Option<(Place, bool, Read)> {
+        let first = self.pages.first_entry()?;
+        first.get().2.as_ref()?;
+        let (place, paged, read) = first.remove();
+        Some((place, paged, read?))
     }
 }
 

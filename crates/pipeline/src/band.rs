@@ -1,23 +1,23 @@
 //! One band of a page: from its views to text and regions.
 
 use crate::{
-    Error, Event, FinishReason, Ocr, ReadOptions, Region, Repetition, Result, Stats,
-    export::figure::MARK, ocr::milliseconds, until::Until,
+    Error, FinishReason, Ocr, ReadOptions, Region, Repetition, Result, Stats, export::figure::MARK,
+    ocr::milliseconds, until::Until,
 };
 use agx_ocr_language::{
     Answer, GenerateOptions, NgramScope, NoRepeatNgram, Prompt, Repeated, StopCycles,
 };
-use agx_ocr_text::{Decoded, Markup, MarkupStyle, Special, Task, prompt_ids};
+use agx_ocr_text::{
+    Decoded, Markup, MarkupStyle, PromptIds, Special, Task, TokenStream, prompt_ids,
+};
 use agx_ocr_vision::{
     VisionConfig,
     bands::Band,
     views::{self, ViewMode, Views},
 };
+use candle_core::Tensor;
 use image::RgbImage;
-use std::{
-    ops::{ControlFlow, Range},
-    time::Instant,
-};
+use std::{ops::Range, time::Instant};
 
 /// Warnings about markup that a page repeats.
 const MARKUP_WARNINGS: usize = 10;
@@ -66,7 +66,7 @@ pub(crate) struct BandReading {
 
 impl BandReading {
     /// A band that was left before its first token.
-    fn unread(finish_reason: FinishReason) -> Self {
+    pub(crate) fn unread(finish_reason: FinishReason) -> Self {
         Self {
             text: String::new(),
             regions: Vec::new(),
@@ -79,24 +79,90 @@ impl BandReading {
     }
 }
 
+/// A band's prompt.
+pub(crate) struct BandPrompt {
+    pub band: Prepared,
+    ids: PromptIds,
+    vision: Tensor,
+}
+
+impl BandPrompt {
+    /// As the decoder takes it.
+    pub(crate) fn get(&self) -> Prompt<'_> {
+        Prompt {
+            ids: &self.ids.ids,
+            image: self.ids.image.clone(),
+            vision: &self.vision,
+        }
+    }
+}
+
+/// A band's answer as it is written.
+pub(crate) struct BandAnswer<'a> {
+    stream: TokenStream<'a>,
+    started: Instant,
+    /// Milliseconds.
+    first_token: Option<f64>,
+    ids: Vec<u32>,
+}
+
+impl BandAnswer<'_> {
+    /// Takes the next token, and gives the text that it completes.
+    pub(crate) fn push(&mut self, id: u32) -> String {
+        self.first_token
+            .get_or_insert_with(|| milliseconds(self.started));
+        self.ids.push(id);
+        self.stream.push(id).unwrap_or_default()
+    }
+
+    /// Tokens so far.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
 impl Ocr {
-    pub(crate) fn read_band(
+    /// Encodes a band's views, and makes its prompt.
+    pub(crate) fn ask(
         &self,
-        band: &Prepared,
+        band: Prepared,
         task: &Task,
-        options: &ReadOptions,
         until: &Until,
         stats: &mut Stats,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<BandReading> {
-        let read = self.answer(band, task, options, until, stats, on_event);
-        let (answer, prompt_tokens) = match read {
-            Err(error) => {
-                let reason = until.made(&error).ok_or(error)?;
-                return Ok(BandReading::unread(reason));
-            }
-            Ok(answer) => answer,
+        on_view: &mut dyn FnMut(usize),
+    ) -> Result<(BandPrompt, BandAnswer<'_>)> {
+        let started = Instant::now();
+        until.keep(false);
+        let mut progress = |done, _| on_view(done);
+        let vision = self.encoder.encode(&band.views, until, &mut progress)?;
+        stats.vision_ms += milliseconds(started);
+        stats.vision_multiply_adds += band.multiply_adds(&self.vision);
+        let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
+        let ids = prompt_ids(&self.tokenizer, &task.prompt()?, rows)?;
+        let answer = BandAnswer {
+            stream: self.tokenizer.stream(Special::Skip),
+            started: Instant::now(),
+            first_token: None,
+            ids: Vec::new(),
         };
+        Ok((BandPrompt { band, ids, vision }, answer))
+    }
+
+    /// What is in a band, by its answer.
+    pub(crate) fn understand(
+        &self,
+        prompt: &BandPrompt,
+        heard: &BandAnswer<'_>,
+        answer: Result<Answer, agx_ocr_language::Error>,
+        (task, options): (&Task, &ReadOptions),
+        until: &Until,
+        stats: &mut Stats,
+    ) -> Result<BandReading> {
+        let band = &prompt.band;
+        let located =
+            |error: Error| self.locate_damage(error, &band.views, task, &heard.ids, until);
+        let answer = answer.map_err(|error| located(error.into()))?;
+        self.count(prompt, heard, &answer, stats);
         // The decoding loop does not know why it was told to stop.
         let finish_reason = match answer.finish_reason {
             FinishReason::Cancelled => until.stopped().unwrap_or(FinishReason::Cancelled),
@@ -125,7 +191,7 @@ impl Ocr {
         Ok(BandReading {
             text,
             regions,
-            prompt_tokens,
+            prompt_tokens: prompt.ids.ids.len(),
             log_probabilities: answer.log_probabilities,
             finish_reason,
             repetition: answer.repetition,
@@ -138,68 +204,20 @@ impl Ocr {
         })
     }
 
-    /// The model's answer for a band, and the number of tokens of its prompt.
-    fn answer(
-        &self,
-        band: &Prepared,
-        task: &Task,
-        options: &ReadOptions,
-        until: &Until,
-        stats: &mut Stats,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(Answer, usize)> {
-        let generate = self.generate_options(options)?;
-        let started = Instant::now();
-        until.keep(false);
-        let mut progress = |done, total| on_event(Event::View { done, total });
-        let vision = self.encoder.encode(&band.views, until, &mut progress)?;
-        stats.vision_ms += milliseconds(started);
-        stats.vision_multiply_adds += band.multiply_adds(&self.vision);
-
-        let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
-        let prompt = prompt_ids(&self.tokenizer, &task.prompt()?, rows)?;
-        let tokens = prompt.ids.len();
-        on_event(Event::Prefill { tokens });
-        let mut stream = self.tokenizer.stream(Special::Skip);
-        let (started, mut first_token) = (Instant::now(), None);
-        let mut answered = Vec::new();
-        let prompt = Prompt {
-            ids: &prompt.ids,
-            image: prompt.image,
-            vision: &vision,
-        };
-        let answer = self
-            .decoder
-            .generate(&prompt, &generate, until, &mut |id, _| {
-                first_token.get_or_insert_with(|| milliseconds(started));
-                until.keep(true);
-                answered.push(id);
-                let text = stream.push(id).unwrap_or_default();
-                on_event(Event::Token {
-                    text: &text,
-                    count: answered.len(),
-                });
-                match until.stopped() {
-                    Some(_) => ControlFlow::Break(()),
-                    None => ControlFlow::Continue(()),
-                }
-            });
-        let answer = answer.map_err(|error| {
-            self.locate_damage(error.into(), &band.views, task, &answered, until)
-        })?;
-        let total = milliseconds(started);
-        let prefill = first_token.unwrap_or(total);
-        stats.prefill_ms += prefill;
-        stats.decode_ms += total - prefill;
+    /// Adds what an answer took.
+    fn count(&self, prompt: &BandPrompt, heard: &BandAnswer<'_>, answer: &Answer, to: &mut Stats) {
+        let (total, tokens) = (milliseconds(heard.started), prompt.ids.ids.len());
+        let prefill = heard.first_token.unwrap_or(total);
+        to.prefill_ms += prefill;
+        to.decode_ms += total - prefill;
         let decoder = self.decoder.config();
-        stats.prefill_multiply_adds += decoder.prefill_multiply_adds(tokens);
+        to.prefill_multiply_adds += decoder.prefill_multiply_adds(tokens);
         let bytes = (1..=answer.steps).map(|i| decoder.decode_bytes(tokens + i));
-        stats.decode_bytes += bytes.sum::<u64>();
-        stats.decoded_tokens += answer.steps as u64;
-        Ok((answer, tokens))
+        to.decode_bytes += bytes.sum::<u64>();
+        to.decoded_tokens += answer.steps as u64;
     }
 
-    fn generate_options(&self, options: &ReadOptions) -> Result<GenerateOptions> {
+    pub(crate) fn generate_options(&self, options: &ReadOptions) -> Result<GenerateOptions> {
         let special = self.tokenizer.special();
         let max_tokens = options.max_tokens.unwrap_or(self.defaults.max_tokens);
         // Cells of a table repeat lawfully.

@@ -120,7 +120,11 @@ impl Error {
             Self::Threads(_) | Self::Timeout(_) | Self::Memory { .. } => true,
             Self::Backend(error) => matches!(
                 error,
-                Backend::Tensor(_) | Backend::Stopped(_) | Backend::CacheMemory { .. }
+                Backend::Tensor(_)
+                    | Backend::Stopped(_)
+                    | Backend::CacheMemory { .. }
+                    | Backend::DeviceMemory(_)
+                    | Backend::DeviceLost(_)
             ),
             Self::Vision(error) => !matches!(error, Vision::Config(_) | Vision::View(_)),
             Self::Language(error) => !matches!(

@@ -54,6 +54,7 @@
 //! * Regions are what the model says: blocks in markdown, lines in [`Task::Ocr`].
 
 mod band;
+mod batch;
 mod damage;
 mod error;
 pub mod export;
@@ -71,6 +72,7 @@ pub use agx_ocr_backend::{Capability, Code, DeviceChoice, GpuInfo, NoGpu, gpus};
 pub use agx_ocr_language::{FinishReason, Sampling};
 pub use agx_ocr_text::Task;
 pub use agx_ocr_vision::views::{Fit, ViewMode};
+pub use batch::BatchEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use input::{Alpha, Document, Limits, Rendering};
 pub use machine::{ComputeBound, CoreKind, Gflops, Machine, MemoryBound, Stages};

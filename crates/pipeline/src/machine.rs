@@ -1,7 +1,7 @@
 //! What this machine reaches at most, and what share of it a page's work was.
 
 use crate::{Ocr, Stats};
-use agx_ocr_backend::{Checkpoint, Cores, TensorInfo};
+use agx_ocr_backend::{Checkpoint, Cores, GpuLimits, TensorInfo, gpu_limits};
 use agx_ocr_kernels::{Isa, limits::Limits};
 use serde::Serialize;
 
@@ -14,17 +14,24 @@ const MOST: usize = 1 << 30;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Machine {
-    /// The instruction set, as `AGX_OCR_KERNELS` names it.
+    /// The GPU, where the model is on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// The instruction set, as `AGX_OCR_KERNELS` names it; `cuda` on a GPU.
     pub kernels: &'static str,
     /// Threads, which work at the same time.
     pub threads: usize,
     /// The cores that they may use, fastest first, where Linux says how fast these are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cores: Vec<CoreKind>,
-    /// Rates of products with all operands in registers.
+    /// Rates of products with all operands in registers; on a GPU those of cuBLAS in a large one.
     pub gflops: Gflops,
-    /// Rate of reading the decoder's weights and doing nothing with them, in 10⁹ bytes a second.
+    /// Rate of reading the decoder's weights and doing nothing with them, in 10⁹ bytes a second; on
+    /// a GPU that of a copy, which reads and writes.
     pub read_gbs: f64,
+    /// Rate of copies from the host's memory to a GPU, in 10⁹ bytes a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_gbs: Option<f64>,
 }
 
 /// Cores of one speed.
@@ -51,6 +58,9 @@ pub struct Gflops {
     /// bf16 tiles (`tdpbf16ps`), where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiles: Option<f64>,
+    /// A GPU's tensor cores, in the element type that the model is computed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensor_cores: Option<f64>,
 }
 
 /// A page's stages beside the machine's limits; those that did not happen are `None`.
@@ -107,11 +117,20 @@ impl Ocr {
     /// Measures what this machine reaches at most with the model's threads, on the weights that
     /// every token reads: about 0.3 seconds, in which nothing else should run. Before the first
     /// page it takes as long as it takes to fetch these weights.
+    ///
+    /// On a GPU it measures that: about 0.3 seconds and 1.1 GB of its memory; without so much of it
+    /// left, the CPU.
     pub fn machine(&self) -> Machine {
+        let turn = self.turn();
+        if let Ok(Some(gpu)) = gpu_limits(self.decoder.device()) {
+            return self.gpu_machine(gpu);
+        }
+        drop(turn);
         let weights: Vec<&[u8]> = self.weights.iter().map(TensorInfo::bytes).collect();
         let limits = self.threads.install(|| Limits::measure(&weights));
         let gflops = |multiply_adds: f64| three_digits(2e-9 * multiply_adds);
         Machine {
+            gpu: None,
             kernels: Isa::detect().name(),
             threads: self.threads.current_num_threads(),
             cores: Cores::detect()
@@ -123,8 +142,28 @@ impl Ocr {
                 f32: gflops(limits.f32),
                 bf16: limits.bf16.map(gflops),
                 tiles: limits.tiles.map(gflops),
+                tensor_cores: None,
             },
             read_gbs: three_digits(1e-9 * limits.read),
+            upload_gbs: None,
+        }
+    }
+
+    fn gpu_machine(&self, gpu: GpuLimits) -> Machine {
+        let rate = |scale: f64, of: f64| three_digits(1e-9 * scale * of);
+        Machine {
+            gpu: Some(gpu.name),
+            kernels: "cuda",
+            threads: self.threads.current_num_threads(),
+            cores: Vec::new(),
+            gflops: Gflops {
+                f32: rate(2.0, gpu.f32),
+                bf16: None,
+                tiles: None,
+                tensor_cores: Some(rate(2.0, gpu.products)),
+            },
+            read_gbs: rate(1.0, gpu.copy),
+            upload_gbs: Some(rate(1.0, gpu.upload)),
         }
     }
 }
@@ -150,7 +189,7 @@ pub(crate) fn read_by_every_token(checkpoint: &Checkpoint) -> Vec<TensorInfo> {
 impl Gflops {
     /// The fastest instruction's.
     pub fn fastest(&self) -> f64 {
-        let others = [self.bf16, self.tiles];
+        let others = [self.bf16, self.tiles, self.tensor_cores];
         others.into_iter().flatten().fold(self.f32, f64::max)
     }
 }
@@ -197,6 +236,7 @@ mod tests {
 
     fn machine(bf16: Option<f64>) -> Machine {
         Machine {
+            gpu: None,
             kernels: "avx512",
             threads: 2,
             cores: vec![CoreKind {
@@ -207,8 +247,10 @@ mod tests {
                 f32: 400.0,
                 bf16,
                 tiles: None,
+                tensor_cores: None,
             },
             read_gbs: 20.0,
+            upload_gbs: None,
         }
     }
 

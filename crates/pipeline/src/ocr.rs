@@ -6,6 +6,7 @@ use crate::{
     machine::read_by_every_token,
     memory::{self, Needs, Use, available_memory},
     model_dir::{Defaults, ModelDir},
+    reading::Asked,
 };
 use agx_ocr_backend::{
     Activations, Checkpoint, Cores, Elements, NoGpu, OpenDevice, TensorInfo, open_device,
@@ -129,7 +130,7 @@ impl Ocr {
 
     /// On a GPU pages take turns: a step of decoding is recorded from what happens on the device, and
     /// nothing else may happen there meanwhile.
-    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         (!self.decoder.device().is_cpu()).then(turn)
     }
@@ -266,10 +267,8 @@ impl Ocr {
         options: &ReadOptions,
         on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
-        let mut page = self.read_image(&decoded.image, task, options, on_event)?;
-        page.stats.preprocess_ms += decoded.decode_ms;
-        page.warnings.splice(0..0, decoded.warnings.iter().cloned());
-        Ok(page)
+        let page = self.read_image(&decoded.image, task, options, on_event)?;
+        Ok(page.of(decoded))
     }
 
     /// Reads an upright image. On a GPU pages of one `Ocr` take turns, and `on_event` must not read
@@ -285,8 +284,13 @@ impl Ocr {
         mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
         let _turn = self.turn();
+        let asked = Asked {
+            image,
+            task,
+            options,
+        };
         self.threads
-            .install(|| self.read_upright(image, task, options, &mut on_event))
+            .install(|| self.read_upright(asked, &mut on_event))
     }
 }
 

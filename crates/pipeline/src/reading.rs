@@ -1,12 +1,14 @@
 //! One page: from its upright image to text and regions, band by band.
 
 use crate::{
-    Error, Event, FinishReason, Ocr, Page, ReadOptions, Result, Split, Stats,
-    band::{BandReading, Prepared, confidence},
+    Error, Event, FinishReason, Mode, Ocr, Page, ReadOptions, Result, Split, Stats,
+    band::{BandAnswer, BandPrompt, BandReading, Prepared, confidence},
+    input::DecodedImage,
     ocr::milliseconds,
     page::TokenCounts,
     until::Until,
 };
+use agx_ocr_language::Answer;
 use agx_ocr_text::{Task, prompt_ids};
 use agx_ocr_vision::{
     bands::{self, Band},
@@ -15,129 +17,288 @@ use agx_ocr_vision::{
 use image::RgbImage;
 use std::{ops::ControlFlow, time::Instant};
 
-type OnEvent<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + Send + 'a;
+type OnEvent<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
+
+/// What is asked of the model.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub image: &'a RgbImage,
+    pub task: &'a Task,
+    pub options: &'a ReadOptions,
+}
+
+/// A page that is being read.
+pub(crate) struct PageReading {
+    pub until: Until,
+    mode: Mode,
+    view: ViewMode,
+    bands: Vec<Band>,
+    /// Of all bands.
+    views: usize,
+    readings: Vec<BandReading>,
+    counts: TokenCounts,
+    stats: Stats,
+    /// What was read before, where the page is read once more.
+    first: Option<Page>,
+}
+
+/// A band of a page whose answer is awaited.
+pub(crate) struct Awaited<'a> {
+    pub prompt: BandPrompt,
+    pub answer: BandAnswer<'a>,
+}
 
 impl Ocr {
     /// Reads a page, and once more in another mode where that is asked for and of use.
     pub(crate) fn read_upright(
         &self,
-        image: &RgbImage,
-        task: &Task,
-        options: &ReadOptions,
+        asked: Asked<'_>,
         on_event: &mut OnEvent<'_>,
     ) -> Result<Page> {
-        let until = Until::new(options.time);
-        let page = self.read_once(image, task, options, &until, on_event)?;
-        let repeats = page.finish_reason == FinishReason::Repetition;
-        let Some(mode) = options.retry_mode.filter(|_| repeats) else {
-            return Ok(page);
-        };
-        let again = ReadOptions {
-            mode,
-            ..options.clone()
-        };
-        // The first reading stands, whatever becomes of the second.
-        let second = self.read_once(image, task, &again, &until, on_event).ok();
-        Ok(page.or_rather(second, &format!("in mode {mode}")))
+        let until = Until::new(asked.options.time);
+        let mut reading = self.begin(asked, until, on_event)?;
+        loop {
+            if let Some(ended) = self.read_bands(&mut reading, asked, on_event).transpose() {
+                return ended.or_else(|error| reading.failed(error));
+            }
+        }
     }
 
-    fn read_once(
+    /// Reads all bands; `None` where the page is to be read once more.
+    fn read_bands(
         &self,
-        image: &RgbImage,
-        task: &Task,
-        options: &ReadOptions,
-        until: &Until,
+        reading: &mut PageReading,
+        asked: Asked<'_>,
         on_event: &mut OnEvent<'_>,
-    ) -> Result<Page> {
+    ) -> Result<Option<Page>> {
+        let generate = self.generate_options(asked.options)?;
+        while let Some(mut awaited) = self.next_band(reading, asked, on_event)? {
+            let Awaited { prompt, answer } = &mut awaited;
+            let answered =
+                self.decoder
+                    .generate(&prompt.get(), &generate, &reading.until, &mut |id, _| {
+                        reading.token(answer, id, on_event)
+                    });
+            self.end_band(reading, &awaited, answered, asked)?;
+        }
+        self.end(reading, asked, on_event)
+    }
+
+    /// Begins to read a page.
+    pub(crate) fn begin(
+        &self,
+        asked: Asked<'_>,
+        until: Until,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<PageReading> {
         let started = Instant::now();
         // What cannot work is found before the work.
-        prompt_ids(&self.tokenizer, &task.prompt()?, 0)?;
-        options.sampling.check()?;
-        let (view, bands) = self.plan(image, options)?;
-        let (width, height) = image.dimensions();
-        let mut stats = Stats {
-            preprocess_ms: milliseconds(started),
-            ..Stats::default()
-        };
-        let mut tell = |event: Event<'_>| {
-            if on_event(event).is_break() {
-                until.cancel();
-            }
-        };
-        tell(Event::Image {
-            width,
-            height,
-            bands: bands.len(),
-        });
+        prompt_ids(&self.tokenizer, &asked.task.prompt()?, 0)?;
+        asked.options.sampling.check()?;
+        let mut reading = self.plan(asked, asked.options.mode, until)?;
+        reading.stats.preprocess_ms = milliseconds(started);
+        reading.tell_size(asked, on_event);
+        Ok(reading)
+    }
 
-        let mut counts = TokenCounts::default();
-        let views = |band: &Band| views::count(band.width(), band.height(), &view);
-        let total: usize = bands.iter().map(views).sum();
-        let mut readings: Vec<BandReading> = Vec::new();
-        for band in &bands {
-            if until.stopped().is_some() {
-                break;
-            }
-            // Not before its turn: the time may be over by then.
-            let started = Instant::now();
-            let prepared = Prepared::new(image, band, &view)?;
-            stats.preprocess_ms += milliseconds(started);
-            // Bands count for themselves; the page's listener sees one count.
-            let mut forward = |event: Event<'_>| {
-                tell(match event {
-                    Event::View { done, .. } => Event::View {
-                        done: counts.views + done,
-                        total,
-                    },
-                    Event::Token { text, count } => Event::Token {
-                        text,
-                        count: counts.generated + count,
-                    },
-                    Event::Prefill { .. } => {
-                        // Only now all its views are encoded.
-                        counts.views += prepared.views.count();
-                        event
-                    }
-                    other => other,
-                });
-            };
-            let read = self.read_band(&prepared, task, options, until, &mut stats, &mut forward);
-            let reading = read?;
-            counts.prompt += reading.prompt_tokens;
-            counts.generated += reading.log_probabilities.len();
-            readings.push(reading);
+    /// The prompt of the next band; `None` where there is none, or the time is over.
+    pub(crate) fn next_band(
+        &self,
+        reading: &mut PageReading,
+        asked: Asked<'_>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Option<Awaited<'_>>> {
+        let PageReading {
+            until,
+            view,
+            bands,
+            views,
+            readings,
+            counts,
+            stats,
+            ..
+        } = reading;
+        let Some(band) = bands.get(readings.len()) else {
+            return Ok(None);
+        };
+        if until.stopped().is_some() {
+            return Ok(None);
         }
-        let stopped = until.stopped().filter(|_| {
+        // Not before its turn: the time may be over by then.
+        let started = Instant::now();
+        let prepared = Prepared::new(asked.image, band, view)?;
+        stats.preprocess_ms += milliseconds(started);
+        let count = prepared.views.count();
+        let on_view = &mut |done| {
+            let done = counts.views + done;
+            let event = Event::View {
+                done,
+                total: *views,
+            };
+            tell(event, until, on_event);
+        };
+        let (prompt, answer) = match self.ask(prepared, asked.task, until, stats, on_view) {
+            Ok(asked) => asked,
+            Err(error) => {
+                let reason = until.made(&error).ok_or(error)?;
+                readings.push(BandReading::unread(reason));
+                return Ok(None);
+            }
+        };
+        counts.views += count;
+        let tokens = prompt.get().ids.len();
+        tell(Event::Prefill { tokens }, until, on_event);
+        Ok(Some(Awaited { prompt, answer }))
+    }
+
+    /// Takes in a band's answer.
+    pub(crate) fn end_band(
+        &self,
+        reading: &mut PageReading,
+        awaited: &Awaited<'_>,
+        answered: Result<Answer, agx_ocr_language::Error>,
+        asked: Asked<'_>,
+    ) -> Result<()> {
+        let Awaited { prompt, answer } = awaited;
+        let (until, stats) = (&reading.until, &mut reading.stats);
+        let asked = (asked.task, asked.options);
+        let read = match self.understand(prompt, answer, answered, asked, until, stats) {
+            Ok(read) => read,
+            Err(error) => BandReading::unread(until.made(&error).ok_or(error)?),
+        };
+        reading.counts.prompt += read.prompt_tokens;
+        reading.counts.generated += read.log_probabilities.len();
+        reading.readings.push(read);
+        Ok(())
+    }
+
+    /// The page that was read; `None` where it is to be read once more, which has begun then.
+    pub(crate) fn end(
+        &self,
+        reading: &mut PageReading,
+        asked: Asked<'_>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Option<Page>> {
+        let page = self.page(reading, asked)?;
+        if reading.first.is_some() {
+            return Ok(Some(reading.better(Some(page))));
+        }
+        let repeats = page.finish_reason == FinishReason::Repetition;
+        let Some(mode) = asked.options.retry_mode.filter(|_| repeats) else {
+            return Ok(Some(page));
+        };
+        let until = std::mem::replace(&mut reading.until, Until::new(None));
+        *reading = self.plan(asked, mode, until)?;
+        reading.first = Some(page);
+        reading.tell_size(asked, on_event);
+        Ok(None)
+    }
+
+    /// The page that its bands make up.
+    fn page(&self, reading: &mut PageReading, asked: Asked<'_>) -> Result<Page> {
+        let readings = std::mem::take(&mut reading.readings);
+        let stopped = reading.until.stopped().filter(|_| {
             // An answer that ended as the time did is whole.
             let whole = |band: &BandReading| band.finish_reason == FinishReason::Stop;
-            readings.len() < bands.len() || !readings.iter().all(whole)
+            readings.len() < reading.bands.len() || !readings.iter().all(whole)
         });
-        if stopped == Some(FinishReason::Timeout) && counts.generated == 0 {
-            return Err(Error::Timeout(options.time.unwrap_or_default()));
+        if stopped == Some(FinishReason::Timeout) && reading.counts.generated == 0 {
+            return Err(Error::Timeout(asked.options.time.unwrap_or_default()));
         }
         let mut page = join(readings, stopped);
-        (page.width, page.height) = (width, height);
+        (page.width, page.height) = asked.image.dimensions();
         page.model = self.name().to_owned();
-        page.task = task.name();
-        page.tokens = counts;
-        page.stats = stats.with_rate();
+        page.task = asked.task.name();
+        page.tokens = reading.counts;
+        page.stats = reading.stats.with_rate();
         Ok(page)
     }
 
-    /// The views of each band, and the bands that the page is read in.
-    fn plan(&self, image: &RgbImage, options: &ReadOptions) -> Result<(ViewMode, Vec<Band>)> {
-        let view = options.mode.view().unwrap_or(self.defaults.view);
+    /// How the page will be read: in which views, and in which bands.
+    fn plan(&self, asked: Asked<'_>, mode: Mode, until: Until) -> Result<PageReading> {
+        let view = mode.view().unwrap_or(self.defaults.view);
         view.check()?;
-        let split = match (options.split, options.mode.view()) {
+        let split = match (asked.options.split, mode.view()) {
             (Split::Auto, None) => self.defaults.split,
             (Split::Auto, Some(_)) => Split::None,
             (split, _) => split,
         };
         let bands = match split {
-            Split::Bands => bands::split(image, view.global_size()),
-            _ => vec![Band::whole(image)],
+            Split::Bands => bands::split(asked.image, view.global_size()),
+            _ => vec![Band::whole(asked.image)],
         };
-        Ok((view, bands))
+        let count = |band: &Band| views::count(band.width(), band.height(), &view);
+        Ok(PageReading {
+            until,
+            mode,
+            view,
+            views: bands.iter().map(count).sum(),
+            bands,
+            readings: Vec::new(),
+            counts: TokenCounts::default(),
+            stats: Stats::default(),
+            first: None,
+        })
+    }
+}
+
+/// Tells the caller, who may want no more.
+fn tell(event: Event<'_>, until: &Until, on_event: &mut OnEvent<'_>) {
+    if on_event(event).is_break() {
+        until.cancel();
+    }
+}
+
+impl PageReading {
+    fn tell_size(&self, asked: Asked<'_>, on_event: &mut OnEvent<'_>) {
+        let (width, height) = asked.image.dimensions();
+        let bands = self.bands.len();
+        let event = Event::Image {
+            width,
+            height,
+            bands,
+        };
+        tell(event, &self.until, on_event);
+    }
+
+    /// Takes a token of the band's answer.
+    pub(crate) fn token(
+        &self,
+        answer: &mut BandAnswer<'_>,
+        id: u32,
+        on_event: &mut OnEvent<'_>,
+    ) -> ControlFlow<()> {
+        // There is something to keep.
+        self.until.keep(true);
+        let text = answer.push(id);
+        let count = self.counts.generated + answer.len();
+        tell(Event::Token { text: &text, count }, &self.until, on_event);
+        match self.until.stopped() {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Takes back that a band was begun.
+    pub(crate) fn forget(&mut self, awaited: &Awaited<'_>) {
+        self.counts.views -= awaited.prompt.band.views.count();
+    }
+
+    /// What there is of the page although `error` happened: an earlier reading.
+    pub(crate) fn failed(&mut self, error: Error) -> Result<Page> {
+        match self.first {
+            Some(_) => Ok(self.better(None)),
+            None => Err(error),
+        }
+    }
+
+    /// The better one of the earlier reading and this.
+    fn better(&mut self, second: Option<Page>) -> Page {
+        let how = format!("in mode {}", self.mode);
+        match (self.first.take(), second) {
+            (Some(first), second) => first.or_rather(second, &how),
+            (None, second) => second.unwrap_or_default(),
+        }
     }
 }
 
@@ -190,6 +351,13 @@ fn join(bands: Vec<BandReading>, stopped: Option<FinishReason>) -> Page {
 }
 
 impl Page {
+    /// The page with what is known of its decoding.
+    pub(crate) fn of(mut self, decoded: &DecodedImage) -> Self {
+        self.stats.preprocess_ms += decoded.decode_ms;
+        self.warnings.splice(0..0, decoded.warnings.iter().cloned());
+        self
+    }
+
     /// This page, which repeats itself, or a `second` reading that is better; with the cost of
     /// both.
     fn or_rather(mut self, second: Option<Self>, how: &str) -> Self {

@@ -21,8 +21,13 @@ pub(crate) struct Until {
 impl Until {
     /// Stops after this time from now; without one, when cancelled.
     pub(crate) fn new(time: Option<Duration>) -> Self {
+        Self::at(time.and_then(|time| Instant::now().checked_add(time)))
+    }
+
+    /// Stops at this time; without one, when cancelled.
+    pub(crate) fn at(deadline: Option<Instant>) -> Self {
         Self {
-            deadline: time.and_then(|time| Instant::now().checked_add(time)),
+            deadline,
             cancelled: Cell::new(false),
             keeping: Cell::new(false),
         }

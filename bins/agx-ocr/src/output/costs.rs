@@ -41,7 +41,11 @@ struct Goal {
     /// `bf16_share` of `prefill`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill_bf16_share: Option<f64>,
-    /// `share` of `decode`: reading the weights takes no more than 1.2 times as long as it must.
+    /// `share` of `vision` on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vision_share: Option<f64>,
+    /// `share` of `decode`: reading the weights takes no more than 1.2 times as long as it must,
+    /// on a GPU twice.
     decode_share: f64,
 }
 
@@ -53,18 +57,20 @@ impl Costs {
             machine,
             weight_bytes,
         } = measured;
-        let bf16 = machine.gflops.bf16;
+        let (bf16, on_gpu) = (machine.gflops.bf16, machine.gpu.is_some());
         Self {
             load_ms: *load_ms,
             peak_memory_gb: memory::peak().map(gigabytes),
             pages,
             stages: pages.stages(machine),
             goal: Goal {
-                load_ms: 500.0,
+                // A GPU gets the weights.
+                load_ms: if on_gpu { 4000.0 } else { 500.0 },
                 peak_memory_gb: gigabytes(*weight_bytes as u64) + 1.0,
                 vision_bf16_share: bf16.map(|_| 0.65),
                 prefill_bf16_share: bf16.map(|_| 0.60),
-                decode_share: 0.83,
+                vision_share: on_gpu.then_some(0.35),
+                decode_share: if on_gpu { 0.50 } else { 0.83 },
             },
             machine: machine.clone(),
         }

@@ -2,6 +2,7 @@
 //!
 //! A test is named for the statement of the contract that it holds: `au_01_…` to `au_25_…`.
 
+mod batches;
 mod configuration;
 mod describe;
 mod documents;
