@@ -1,8 +1,12 @@
 //! Whole pages, from the image's bytes to text, and what happens to them before the model.
 
-use agx_ocr_benches::{device::named, fixture, measure::run};
+use agx_ocr_benches::{
+    device::{choice, kind, named},
+    fixture,
+    measure::run,
+};
 use agx_ocr_pipeline::{
-    Document, Limits, Mode, Ocr, Options, ReadOptions, Rendering, Task, ViewMode,
+    Document, Event, Limits, Mode, Ocr, Options, ReadOptions, Rendering, Task, ViewMode,
 };
 use agx_ocr_vision::views;
 use criterion::{Criterion, SamplingMode, Throughput};
@@ -11,8 +15,6 @@ use std::{env, fs, io::Cursor, ops::ControlFlow};
 
 /// Names the directory of a full-size model.
 const FULL_MODEL: &str = "AGX_OCR_FULL_MODEL";
-/// Tokens of an answer of the full-size model.
-const MOST_TOKENS: usize = 32;
 
 fn page(name: &str) -> Vec<u8> {
     let path = fixture(&format!("pages/{name}.png"));
@@ -54,7 +56,7 @@ fn preprocess(c: &mut Criterion) {
 }
 
 fn mini(c: &mut Criterion) {
-    let ocr = Ocr::load(fixture("models/agx-ocr-mini"), Options::default());
+    let ocr = Ocr::load(fixture("models/agx-ocr-mini"), options());
     let ocr = ocr.expect("the mini model lies in the fixtures");
     let mut group = c.benchmark_group(named("page_mini"));
     for name in ["line-total", "receipt-cafe"] {
@@ -73,20 +75,39 @@ fn full(c: &mut Criterion) {
         );
         return;
     };
-    let ocr = Ocr::load(dir, Options::default());
+    let ocr = Ocr::load(dir, options());
     let ocr = ocr.unwrap_or_else(|e| panic!("{FULL_MODEL}: {e}"));
-    let mut options = ReadOptions::default();
-    options.mode = Mode::Base;
-    options.max_tokens = Some(MOST_TOKENS);
-    let bytes = page("receipt-cafe");
+    let (small, large) = (decode(&page("receipt-cafe")), large_page());
+    let pages = [
+        ("base_32_tokens", &small, Mode::Base, 32),
+        ("gundam_32_tokens", &large, Mode::Gundam, 32),
+        ("gundam_900_tokens", &large, Mode::Gundam, 900),
+    ];
     let mut group = c.benchmark_group(named("page_full"));
     group.sampling_mode(SamplingMode::Flat);
-    group.bench_function(format!("base_{MOST_TOKENS}_tokens"), |b| {
-        b.iter(|| {
-            let read = ocr.read_with(&bytes, &Task::Text, &options, |_| ControlFlow::Continue(()));
-            read.expect("a page")
+    for (name, image, mode, tokens) in pages {
+        if tokens > 32 && kind() == "cpu" {
+            eprintln!("skipped: {name}, half a minute a page on a CPU");
+            continue;
+        }
+        let mut options = ReadOptions::default();
+        (options.mode, options.max_tokens) = (mode, Some(tokens));
+        options.stop_cycles = false;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let listen = |_: Event<'_>| ControlFlow::Continue(());
+                let read = ocr.read_image(image, &Task::Text, &options, listen);
+                read.expect("a page")
+            });
         });
-    });
+    }
+}
+
+/// The device of the benchmarks.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.device = choice();
+    options
 }
 
 fn main() {

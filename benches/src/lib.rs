@@ -43,6 +43,13 @@ fn random() -> impl Iterator<Item = f32> {
     })
 }
 
+/// A directory for large files while a benchmark runs: the program's own, for what is temporary
+/// elsewhere may lie in memory.
+pub fn scratch() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.parent().map_or_else(std::env::temp_dir, Into::into)
+}
+
 /// A path below the project's fixtures.
 pub fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

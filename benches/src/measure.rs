@@ -1,11 +1,15 @@
 //! How benchmarks run: short, in one pool of threads, behind a line that says what the machine
 //! reaches at most.
 
+use crate::device::{device, kind};
+use agx_ocr_backend::gpu_limits;
 use agx_ocr_kernels::{Isa, limits::Limits};
 use criterion::Criterion;
 use rayon::ThreadPoolBuilder;
+use serde_json::{Value, json};
 use std::{
-    env,
+    env, fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -29,7 +33,7 @@ pub fn run(groups: &[fn(&mut Criterion)], after: fn()) {
     // As in a page's reading, the caller is one of the pool's threads.
     pool.install(|| {
         if measuring() {
-            eprintln!("{}", limits());
+            note_machine();
         }
         let mut criterion = Criterion::default()
             .sample_size(10)
@@ -52,23 +56,64 @@ fn measuring() -> bool {
     has("--bench") && !has("--test") && !has("--list")
 }
 
-fn limits() -> String {
-    let limits = Limits::measure(&[&vec![1; READ]]);
+/// Prints what the machine reaches at most, and leaves it beside criterion's results, for
+/// `cargo xtask bench-report`.
+fn note_machine() {
+    let machine = machine();
+    eprintln!("limits: {machine}");
+    let dir = results();
+    let file = dir.join(format!("machine-{}.json", kind()));
+    let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&file, machine.to_string()));
+    if let Err(e) = written {
+        eprintln!("cannot write {}: {e}", file.display());
+    }
+}
+
+/// Where criterion leaves its results.
+fn results() -> PathBuf {
+    if let Some(dir) = env::var_os("CRITERION_HOME") {
+        return dir.into();
+    }
+    if let Some(dir) = env::var_os("CARGO_TARGET_DIR") {
+        return PathBuf::from(dir).join("criterion");
+    }
+    // Cargo marks what it builds in.
+    let program = env::current_exe().unwrap_or_default();
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    let target = program.ancestors().filter(marked).last();
+    target.unwrap_or(Path::new("target")).join("criterion")
+}
+
+/// What the machine reaches at most: rates of products and of reading memory.
+fn machine() -> Value {
     // Two operations a multiply-add.
-    let gflops = |rate: f64, name: &str| format!("{name} {:.0}", 2e-9 * rate);
-    let products = [
-        Some(gflops(limits.f32, "f32")),
-        limits.bf16.map(|rate| gflops(rate, "bf16")),
-        limits.tiles.map(|rate| gflops(rate, "bf16 tiles")),
-    ];
-    let products: Vec<String> = products.into_iter().flatten().collect();
-    format!(
-        "limits of {} threads, {}: {} GFLOP/s; reading {:.1} GB/s",
-        rayon::current_num_threads(),
-        Isa::detect().name(),
-        products.join(", "),
-        1e-9 * limits.read,
-    )
+    let tera = |rate: f64| 2e-12 * rate;
+    match gpu_limits(&device()) {
+        Ok(Some(gpu)) => json!({
+            "device": kind(),
+            "name": gpu.name,
+            "limits": {
+                "read_gb_s": 1e-9 * gpu.copy,
+                "upload_gb_s": 1e-9 * gpu.upload,
+                "bf16_tflop_s": tera(gpu.products),
+                "f32_tflop_s": tera(gpu.f32),
+            },
+        }),
+        Ok(None) => {
+            let limits = Limits::measure(&[&vec![1; READ]]);
+            let fastest = limits.tiles.or(limits.bf16);
+            json!({
+                "device": kind(),
+                "name": format!("{} threads, {}", rayon::current_num_threads(), Isa::detect().name()),
+                "limits": {
+                    "read_gb_s": 1e-9 * limits.read,
+                    "bf16_tflop_s": fastest.map(tera),
+                    "f32_tflop_s": tera(limits.f32),
+                },
+            })
+        }
+        Err(e) => panic!("the device's limits cannot be measured: {e}"),
+    }
 }
 
 /// The median time of `run` in seconds, after one run that is not timed.

@@ -32,9 +32,7 @@ impl Model {
     /// # Errors
     /// When its files are missing.
     pub fn mini() -> Result<Self> {
-        let dir = fixture("models/agx-ocr-mini");
-        let config = serde_json::from_slice(&std::fs::read(dir.join("config.json"))?)?;
-        Self::open(&dir, &config, None)
+        Self::at(&fixture("models/agx-ocr-mini"))
     }
 
     /// The full-size model with three SAM blocks (the last one global), one CLIP layer, one dense
@@ -48,6 +46,15 @@ impl Model {
         serialize_to_file(tensors().0, None, &dir.path().join("model.safetensors"))?;
         let path = dir.path().to_owned();
         Self::open(&path, &config(), Some(dir))
+    }
+
+    /// The model in a directory, such as the real one.
+    ///
+    /// # Errors
+    /// When its files are missing.
+    pub fn at(dir: &Path) -> Result<Self> {
+        let config = serde_json::from_slice(&std::fs::read(dir.join("config.json"))?)?;
+        Self::open(dir, &config, None)
     }
 
     fn open(path: &Path, config: &Value, dir: Option<TempDir>) -> Result<Self> {
