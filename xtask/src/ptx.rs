@@ -16,10 +16,14 @@ use std::{
 /// is there.
 const ARCHITECTURE: &str = "compute_80";
 
+/// The GPUs that get machine code: of the A100's, the H100's and the RTX 50's generation, to which the
+/// GB10 belongs.
+pub const ARCHITECTURES: &str = "80,90,120";
+
 #[derive(Parser)]
 pub struct Args {
-    /// The compiler [default: nvcc in $CUDA_HOME/bin or in PATH]
-    #[arg(long, env = "NVCC", value_name = "PATH")]
+    /// The compiler [default: $NVCC, $CUDA_HOME/bin/nvcc, nvcc in PATH or in /usr/local/cuda]
+    #[arg(long, value_name = "PATH")]
     nvcc: Option<PathBuf>,
 
     /// Instead of what is checked in, leave machine code for several architectures in this
@@ -32,7 +36,7 @@ pub struct Args {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "80,90,120"
+        default_value = ARCHITECTURES
     )]
     architectures: Vec<u32>,
 }
@@ -40,42 +44,89 @@ pub struct Args {
 /// Compiles each kernel file to PTX, compressed, with the sum of all sources in its first line; or to
 /// machine code, with PTX for all other GPUs.
 pub fn run(args: &Args) -> Result<()> {
-    let nvcc = args.nvcc.clone().unwrap_or_else(|| {
-        let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
-        home.filter(|nvcc| nvcc.is_file())
-            .unwrap_or_else(|| "nvcc".into())
-    });
-    let sources = sources()?;
-    let sum = sum(&sources)?;
-    let is_kernel = |path: &&PathBuf| path.extension().is_some_and(|end| end == "cu");
-    for source in sources.iter().filter(is_kernel) {
-        let name = source.file_stem().context("a kernel file without a name")?;
-        let mut command = Command::new(&nvcc);
-        command.args(["-std=c++17", "-O3", &text()]).arg(source);
-        let file = match &args.fatbin {
-            Some(dir) => {
-                let file = dir.join(name).with_extension("fatbin");
-                machine_code(command, &args.architectures, &file)?;
-                file
-            }
-            None => {
-                let file = checked_in().join(name).with_extension("ptx.gz");
-                ptx(command, &sum, &file)?;
-                file
-            }
-        };
-        println!("{}: {} bytes", file.display(), fs::metadata(&file)?.len());
+    let nvcc = nvcc(args.nvcc.as_deref())?;
+    if let Some(dir) = &args.fatbin {
+        return fat_binaries(&nvcc, &args.architectures, dir).map(|_| ());
     }
+    let sum = sum(&sources()?)?;
+    each_kernel(&nvcc, &checked_in(), "ptx.gz", |command, file| {
+        ptx(command, &sum, file)
+    })?;
     Ok(())
 }
 
-/// Compiles to machine code for each architecture, beside PTX.
-fn machine_code(mut command: Command, architectures: &[u32], file: &Path) -> Result<()> {
-    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-    for number in architectures {
-        command.arg(format!("-gencode=arch=compute_{number},code=sm_{number}"));
+/// Finds CUDA's compiler: the given one, else that of a toolkit.
+pub fn nvcc(given: Option<&Path>) -> Result<PathBuf> {
+    let given = given.map(Path::to_owned);
+    let candidates = match given.or_else(|| env::var_os("NVCC").map(PathBuf::from)) {
+        Some(given) => vec![given],
+        None => {
+            let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
+            let usual = ["nvcc", "/usr/local/cuda/bin/nvcc"].map(PathBuf::from);
+            home.into_iter().chain(usual).collect()
+        }
+    };
+    // Not what takes its place elsewhere.
+    let is_nvcc = |path: &PathBuf| {
+        let said = tool::output(Command::new(path).arg("--version"));
+        said.is_ok_and(|said| said.contains("NVIDIA"))
+    };
+    let found = candidates.iter().find(|path| is_nvcc(path)).cloned();
+    found.with_context(|| {
+        let names: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+        format!(
+            "CUDA's compiler is not here (tried: {}).\n\
+             From PyPI, without root:\n\
+             python3 -m venv cuda\n\
+             cuda/bin/pip install 'cuda-toolkit[nvcc,cudart,cccl,crt,nvvm]==13.0.*'\n\
+             then add --nvcc cuda/lib/python3*/site-packages/nvidia/cu13/bin/nvcc\n\
+             Or NVIDIA's CUDA toolkit 13, whose nvcc is found in PATH and in /usr/local/cuda.\n\
+             `cargo xtask dist --cuda --no-machine-code` does without: each GPU compiles the kernels \
+             at its first start, for about 10 seconds.",
+            names.join(", ")
+        )
+    })
+}
+
+/// Compiles each kernel file in `dir` to machine code for several architectures, beside PTX.
+pub fn fat_binaries(nvcc: &Path, architectures: &[u32], dir: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    each_kernel(nvcc, dir, "fatbin", |mut command, file| {
+        tool::run(command.args(fat(architectures)).arg("-o").arg(file))
+    })
+}
+
+/// Has `compile` make a file in `dir` of each kernel file.
+fn each_kernel(
+    nvcc: &Path,
+    dir: &Path,
+    extension: &str,
+    compile: impl Fn(Command, &Path) -> Result<()>,
+) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for source in sources()? {
+        if source.extension().is_none_or(|end| end != "cu") {
+            continue;
+        }
+        let name = source.file_stem().context("a kernel file without a name")?;
+        let file = dir.join(name).with_extension(extension);
+        let mut command = Command::new(nvcc);
+        command.args(["-std=c++17", "-O3", &text()]).arg(&source);
+        compile(command, &file)?;
+        println!("{}: {} bytes", file.display(), fs::metadata(&file)?.len());
+        files.push(file);
     }
-    tool::run(command.args(["-fatbin", "-o"]).arg(file))
+    Ok(files)
+}
+
+/// The compiler's arguments for machine code.
+fn fat(architectures: &[u32]) -> Vec<String> {
+    let code = |number| format!("-gencode=arch=compute_{number},code=sm_{number}");
+    let mut arguments: Vec<String> = architectures.iter().map(code).collect();
+    // A tenth of what the default leaves; drivers know it since CUDA 12.4. One thread for each
+    // architecture.
+    arguments.extend(["-fatbin", "--compress-mode=size", "--threads=0"].map(str::to_owned));
+    arguments
 }
 
 /// Compiles to PTX, and compresses it behind a line with the sources' sum.
@@ -144,6 +195,23 @@ mod tests {
     use super::*;
     use flate2::read::GzDecoder;
     use std::io::Read;
+
+    #[test]
+    fn machine_code_is_made_for_each_architecture() {
+        let arguments = fat(&[80, 120]);
+        assert_eq!(arguments[0], "-gencode=arch=compute_80,code=sm_80");
+        assert_eq!(arguments[1], "-gencode=arch=compute_120,code=sm_120");
+        assert_eq!(arguments[2], "-fatbin");
+    }
+
+    #[test]
+    fn without_the_compiler_it_is_said_where_one_comes_from() {
+        let error = nvcc(Some(Path::new("/nowhere/nvcc"))).unwrap_err();
+        let error = error.to_string();
+        for part in ["/nowhere/nvcc", "cuda-toolkit[nvcc", "--no-machine-code"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_checked_in_is_made_from_the_sources() {

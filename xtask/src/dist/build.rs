@@ -2,6 +2,7 @@
 
 use super::{
     Dist,
+    cuda::Cuda,
     linker::{Linker, setting},
     std_library::StdLibrary,
     sysroot,
@@ -22,6 +23,8 @@ pub struct Build {
     pub target: String,
     pub linked_statically: bool,
     pub without_pdf: bool,
+    /// For GPUs.
+    pub cuda: Option<Cuda>,
     /// Cargo's.
     pub target_dir: PathBuf,
     std_library: StdLibrary,
@@ -48,10 +51,17 @@ impl Build {
             !linked_statically || linker != Linker::Zig && std_library != StdLibrary::Container,
             "--static needs a C compiler for {target} with glibc's static library"
         );
+        ensure!(
+            !args.cuda.cuda || std_library != StdLibrary::Container,
+            "--cuda needs the standard library for {target} without a container: rustup target add \
+             {target}"
+        );
+        let cuda = Cuda::prepare(&args.cuda, target, &linker, &target_dir)?;
         let mut build = Self {
             target: target.to_owned(),
             linked_statically,
             without_pdf: args.without_pdf,
+            cuda,
             target_dir,
             std_library,
             linker,
@@ -65,8 +75,12 @@ impl Build {
 
     /// Builds the command.
     pub fn binary(&self) -> Result<PathBuf> {
-        let mut cargo = self.cargo("build");
+        let flags = self.cuda.as_ref().map(Cuda::flags).unwrap_or_default();
+        let mut cargo = self.cargo_with("build", flags);
         cargo.args(["--locked", "--package", "agx-ocr", "--profile", PROFILE]);
+        if let Some(cuda) = &self.cuda {
+            cuda.set_up(&mut cargo);
+        }
         if self.without_pdf {
             cargo.arg("--no-default-features");
         }
@@ -79,6 +93,11 @@ impl Build {
 
     /// `cargo verb` for the target, or what takes its place.
     pub fn cargo(&self, verb: &str) -> Command {
+        self.cargo_with(verb, Vec::new())
+    }
+
+    /// The same with flags for the compiler.
+    fn cargo_with(&self, verb: &str, mut flags: Vec<String>) -> Command {
         let (mut command, verb) = match (&self.std_library, &self.linker, verb) {
             (StdLibrary::Container, _, verb) => (Command::new("cross"), verb),
             (_, Linker::Zig, "build") => (Command::new("cargo-zigbuild"), "zigbuild"),
@@ -89,7 +108,6 @@ impl Build {
         if let Linker::Program(program) = &self.linker {
             command.env(setting(&self.target, "LINKER"), program);
         }
-        let mut flags = Vec::new();
         if let StdLibrary::Kept(sysroot) = &self.std_library {
             flags.push(format!("--sysroot={}", sysroot.display()));
         }

@@ -75,6 +75,13 @@ impl Emulator {
         Ok(Self { program, arguments })
     }
 
+    /// Starts a program on whatever processor it likes.
+    pub fn command(&self, binary: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).arg(binary);
+        command
+    }
+
     /// Runs lints and tests, and reads pages with `binary`.
     pub fn run(&self, build: &Build, binary: &Path, all_pages: bool) -> Result<()> {
         let [best, _] = &PROCESSORS;

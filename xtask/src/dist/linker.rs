@@ -57,6 +57,18 @@ impl Linker {
             setting(target, "LINKER"),
         )
     }
+
+    /// The C compiler that links, for what else is to be made for `target`.
+    pub fn c_compiler(&self, target: &str) -> Result<String> {
+        match self {
+            Self::Usual => Ok(std::env::var("CC").unwrap_or_else(|_| "cc".into())),
+            Self::Program(name) => Ok(name.clone()),
+            Self::Zig => bail!(
+                "zig alone will not do here: name a C compiler for {target} in {}",
+                setting(target, "LINKER")
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Linker {
@@ -88,6 +100,8 @@ mod tests {
         assert_eq!(best(&[debian, "cargo-zigbuild"]).unwrap(), program(debian));
         assert_eq!(best(&["cargo-zigbuild", homebrew]).unwrap(), Linker::Zig);
         assert_eq!(best(&[homebrew]).unwrap(), program(homebrew));
+        assert_eq!(program(debian).c_compiler(target).unwrap(), debian);
+        assert!(Linker::Zig.c_compiler(target).is_err());
         let error = best(&[]).unwrap_err().to_string();
         for name in [
             debian,

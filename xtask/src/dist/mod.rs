@@ -1,8 +1,10 @@
 //! Binaries to hand out: built, checked, and left with a checksum in `target/dist`.
 
 mod build;
+mod cuda;
 mod elf;
 mod emulated;
+mod fatbin;
 mod linker;
 mod std_library;
 mod sysroot;
@@ -13,7 +15,11 @@ pub use build::Build;
 use elf::Elf;
 use emulated::Emulator;
 use sha2::{Digest, Sha256};
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The machine that everything is built for besides this one.
 pub const ARM64: &str = "aarch64-unknown-linux-gnu";
@@ -22,6 +28,8 @@ pub const ARM64: &str = "aarch64-unknown-linux-gnu";
 const MOST_BYTES: u64 = 12_500_000;
 /// The same without PDF: fonts, character maps and decoders of its own.
 const MOST_BYTES_WITHOUT_PDF: u64 = 7_000_000;
+/// What code for GPUs may add.
+const MOST_BYTES_OF_CUDA: u64 = 3_000_000;
 
 #[derive(Default, clap::Args)]
 pub struct Dist {
@@ -31,6 +39,8 @@ pub struct Dist {
     /// Leave out PDF, which takes two fifths of the binary.
     #[arg(long)]
     pub without_pdf: bool,
+    #[command(flatten)]
+    pub cuda: cuda::Args,
 }
 
 #[derive(clap::Args)]
@@ -77,10 +87,7 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
     let built = build.binary()?;
     let size = fs::metadata(&built)?.len();
     println!("binary: {:.2} MB", size as f64 / 1e6);
-    let most = match build.without_pdf {
-        true => MOST_BYTES_WITHOUT_PDF,
-        false => MOST_BYTES,
-    };
+    let most = most_bytes(build.without_pdf, build.cuda.is_some());
     ensure!(
         size <= most,
         "the binary has {size} bytes, more than the {most} that are handed out at most"
@@ -91,14 +98,17 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
         }
         None => println!("not inspected: {} has no ELF binaries", build.target),
     }
+    if let Some(cuda) = &build.cuda {
+        cuda.check(&built)?;
+    }
+    start(build, &built)?;
     let dir = build.target_dir.join("dist");
     fs::create_dir_all(&dir)?;
-    let kind = match (build.without_pdf, build.linked_statically) {
-        (false, false) => "",
-        (false, true) => "-static",
-        (true, false) => "-without-pdf",
-        (true, true) => "-without-pdf-static",
-    };
+    let kind = kind(
+        build.cuda.is_some(),
+        build.without_pdf,
+        build.linked_statically,
+    );
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("agx-ocr-{version}-{}{kind}", build.target);
     // An older version beside it would be taken for it.
@@ -121,6 +131,60 @@ fn hand_out(build: &Build) -> Result<PathBuf> {
     Ok(to)
 }
 
+/// The end of a binary's name.
+fn kind(cuda: bool, without_pdf: bool, linked_statically: bool) -> String {
+    let parts = [
+        (cuda, "-cuda"),
+        (without_pdf, "-without-pdf"),
+        (linked_statically, "-static"),
+    ];
+    let parts = parts.into_iter().filter(|(is, _)| *is);
+    parts.map(|(_, part)| part).collect()
+}
+
+fn most_bytes(without_pdf: bool, cuda: bool) -> u64 {
+    let most = match without_pdf {
+        true => MOST_BYTES_WITHOUT_PDF,
+        false => MOST_BYTES,
+    };
+    most + if cuda { MOST_BYTES_OF_CUDA } else { 0 }
+}
+
+/// Starts a binary where that can be done: with CUDA, too, it has to start without a GPU.
+fn start(build: &Build, binary: &Path) -> Result<()> {
+    let emulator = match build.target == tool::host()? {
+        true => None,
+        false => match Emulator::find(&build.target) {
+            Ok(emulator) => Some(emulator),
+            Err(error) => {
+                println!("not started: {error}");
+                return Ok(());
+            }
+        },
+    };
+    for argument in ["--version", "devices"] {
+        let mut command = match &emulator {
+            Some(emulator) => emulator.command(binary),
+            None => Command::new(binary),
+        };
+        print!("starts: {}", tool::output(command.arg(argument))?);
+    }
+    Ok(())
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_inside() {
+        assert_eq!(kind(false, false, false), "");
+        assert_eq!(kind(false, true, true), "-without-pdf-static");
+        assert_eq!(kind(true, true, false), "-cuda-without-pdf");
+        assert!(most_bytes(true, true) < most_bytes(false, true));
+    }
 }
