@@ -1,6 +1,7 @@
 //! Tasks of the workspace: `cargo xtask <task>`.
 
 mod accuracy;
+mod bench_report;
 mod dist;
 mod inner_loops;
 mod ptx;
@@ -20,6 +21,8 @@ struct Args {
 enum Task {
     /// Read scanned receipts and print the character error rate of each and of all.
     Accuracy(accuracy::Args),
+    /// Make docs/benchmarks.md and its plots out of what the benchmarks left in target/criterion.
+    BenchReport(bench_report::Args),
     /// Build the binary for this machine as it is handed out, check it, and leave it in target/dist.
     Dist(dist::Dist),
     /// The same for another machine, by default ARM64 Linux; tests run under emulation.
@@ -33,6 +36,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Accuracy(args) => accuracy::run(&args),
+        Task::BenchReport(args) => bench_report::run(&args),
         Task::Dist(args) => dist::dist(&args),
         Task::Cross(args) => dist::cross(&args),
         Task::InnerLoops(args) => inner_loops::run(&args),
