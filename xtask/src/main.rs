@@ -3,6 +3,7 @@
 mod accuracy;
 mod bench_report;
 mod dist;
+mod gpu_tests;
 mod inner_loops;
 mod ptx;
 mod tool;
@@ -29,6 +30,8 @@ enum Task {
     Cross(dist::Cross),
     /// Count the instructions in the inner loops of products on ARM64.
     InnerLoops(inner_loops::Args),
+    /// Build tests and benchmarks for a machine with an NVIDIA GPU, and leave them in a folder to carry.
+    GpuTests(gpu_tests::Args),
     /// Compile the CUDA kernels to what is checked in; needs nvcc 13.
     Ptx(ptx::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Task::Dist(args) => dist::dist(&args),
         Task::Cross(args) => dist::cross(&args),
         Task::InnerLoops(args) => inner_loops::run(&args),
+        Task::GpuTests(args) => gpu_tests::run(&args),
         Task::Ptx(args) => ptx::run(&args),
     }
 }

@@ -75,12 +75,8 @@ impl Build {
 
     /// Builds the command.
     pub fn binary(&self) -> Result<PathBuf> {
-        let flags = self.cuda.as_ref().map(Cuda::flags).unwrap_or_default();
-        let mut cargo = self.cargo_with("build", flags);
+        let mut cargo = self.cargo_for_gpus("build");
         cargo.args(["--locked", "--package", "agx-ocr", "--profile", PROFILE]);
-        if let Some(cuda) = &self.cuda {
-            cuda.set_up(&mut cargo);
-        }
         if self.without_pdf {
             cargo.arg("--no-default-features");
         }
@@ -89,6 +85,16 @@ impl Build {
         let binary = dir.join(format!("agx-ocr{}", env::consts::EXE_SUFFIX));
         ensure!(binary.is_file(), "the build left no {}", binary.display());
         Ok(binary)
+    }
+
+    /// `cargo verb` for the target, with the code for GPUs if there is to be any.
+    pub fn cargo_for_gpus(&self, verb: &str) -> Command {
+        let flags = self.cuda.as_ref().map(Cuda::flags).unwrap_or_default();
+        let mut cargo = self.cargo_with(verb, flags);
+        if let Some(cuda) = &self.cuda {
+            cuda.set_up(&mut cargo);
+        }
+        cargo
     }
 
     /// `cargo verb` for the target, or what takes its place.

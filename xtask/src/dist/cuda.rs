@@ -33,21 +33,27 @@ pub struct Args {
     /// Compute on NVIDIA GPUs, too, where the machine has CUDA's libraries.
     #[arg(long, conflicts_with = "linked_statically")]
     pub cuda: bool,
+    #[command(flatten)]
+    pub code: GpuCode,
+}
+
+/// What code for GPUs a build holds; for one that holds any.
+#[derive(Clone, Default, clap::Args)]
+pub struct GpuCode {
     /// CUDA's compiler, for the machine code [default: $NVCC, $CUDA_HOME/bin/nvcc, nvcc in PATH or in
     /// /usr/local/cuda]
-    #[arg(long, value_name = "PATH", requires = "cuda")]
+    #[arg(long, value_name = "PATH")]
     nvcc: Option<PathBuf>,
     /// The GPUs to make machine code for; all others compile PTX at their first start.
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = ptx::ARCHITECTURES,
-        requires = "cuda"
+        default_value = ptx::ARCHITECTURES
     )]
     architectures: Vec<u32>,
     /// Leave out machine code, for which CUDA's compiler is needed: every GPU compiles PTX.
-    #[arg(long, requires = "cuda", conflicts_with_all = ["nvcc", "architectures"])]
+    #[arg(long, conflicts_with_all = ["nvcc", "architectures"])]
     no_machine_code: bool,
 }
 
@@ -84,9 +90,9 @@ impl Cuda {
         let compiler = linker.c_compiler(target)?;
         let stubs = target_dir.join("cuda-stubs").join(target);
         make_stubs(&stubs.join("lib"), &compiler)?;
-        let machine_code = match args.no_machine_code {
+        let machine_code = match args.code.no_machine_code {
             true => None,
-            false => Some(MachineCode::make(args, target_dir)?),
+            false => Some(MachineCode::make(&args.code, target_dir)?),
         };
         Ok(Some(Self {
             machine_code,
@@ -160,7 +166,7 @@ impl Cuda {
 }
 
 impl MachineCode {
-    fn make(args: &Args, target_dir: &Path) -> Result<Self> {
+    fn make(args: &GpuCode, target_dir: &Path) -> Result<Self> {
         let nvcc = ptx::nvcc(args.nvcc.as_deref())?;
         let architectures = args.architectures.clone();
         let dir = target_dir
@@ -229,15 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn options_are_for_cuda_alone() {
+    fn options_fit_together() {
         let args = parse("--cuda --nvcc a/nvcc --architectures 90,121").unwrap();
-        assert_eq!(args.architectures, [90, 121]);
-        assert_eq!(parse("--cuda").unwrap().architectures, [80, 90, 120]);
+        assert_eq!(args.code.architectures, [90, 121]);
+        assert_eq!(parse("--cuda").unwrap().code.architectures, [80, 90, 120]);
         assert!(!parse("").unwrap().cuda);
         for wrong in [
-            "--nvcc nvcc",
-            "--architectures 90",
-            "--no-machine-code",
             "--cuda --static",
             "--cuda --no-machine-code --architectures 90",
             "--cuda --architectures sm_90",

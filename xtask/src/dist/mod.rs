@@ -12,6 +12,7 @@ mod sysroot;
 use crate::tool;
 use anyhow::{Context, Result, ensure};
 pub use build::Build;
+pub use cuda::GpuCode;
 use elf::Elf;
 use emulated::Emulator;
 use sha2::{Digest, Sha256};
@@ -41,6 +42,17 @@ pub struct Dist {
     pub without_pdf: bool,
     #[command(flatten)]
     pub cuda: cuda::Args,
+}
+
+impl Dist {
+    /// With everything, and with code for GPUs.
+    pub fn for_gpus(code: GpuCode) -> Self {
+        let cuda = cuda::Args { cuda: true, code };
+        Self {
+            cuda,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(clap::Args)]

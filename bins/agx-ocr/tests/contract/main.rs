@@ -8,6 +8,8 @@ mod describe;
 mod documents;
 mod exit_codes;
 mod formats;
+#[cfg(all(feature = "cuda", feature = "dynamic-loading", target_os = "linux"))]
+mod gpus;
 mod hostile;
 mod input_output;
 mod isolation;
