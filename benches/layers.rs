@@ -67,7 +67,7 @@ const MOST_CACHED: usize = 964;
 
 fn sam_block(c: &mut Criterion, size: &Size) {
     let mut group = c.benchmark_group(named("sam_block"));
-    let pixels = tensor(&[1, 3, size.side, size.side]);
+    let pixels = tensor(&[1, size.side, size.side, 3]);
     for (name, stages) in [("windowed", WINDOWED), ("global", GLOBAL)] {
         let id = BenchmarkId::new(size.name, name);
         between(&mut group, id, stages, |observer| {

@@ -7,6 +7,9 @@ use candle_core::{Device, Error, Tensor};
 
 /// The keys and values of sequences that each get one new position at a time. Rows keep their
 /// order until one leaves: then the last one takes its place.
+///
+/// On a GPU the device itself counts the positions: there a batch is for `GreedyBatch`, which is to be
+/// given the same one at all times.
 #[derive(Debug)]
 pub struct KvBatch {
     rows: Vec<KvCache>,
@@ -64,6 +67,14 @@ impl KvBatch {
             return pages.leave(row);
         }
         self.rows.swap_remove(row);
+    }
+
+    /// Gives back the memory of sequences that have left, where it is kept for those to come.
+    pub fn release(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Some(pages) = &mut self.on_gpu {
+            pages.release();
+        }
     }
 
     /// [`KvCache::attend`] for one new position of each sequence: `q` `[n, query_heads, head_dim]`,

@@ -12,8 +12,10 @@
 //! | [`SwiGlu`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
 //! | [`CausalAttention`], [`KvCache`], [`KvBatch`], [`Rope`] | the decoder's attention, over a cache or those of several sequences |
-//! | [`add_rows`], [`cat`], [`contiguous`] | sums and copies of tensors |
+//! | [`add_rows`], [`cat`], [`contiguous`], [`look_up`] | sums and copies of tensors, and tensors of bytes |
+//! | [`Recorded`] | work that a device records |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
+//! | [`in_turn`] | lets one at a time compute on a GPU |
 //! | [`open_device`], [`DeviceChoice`] | the CPU or a GPU, and why not the GPU |
 //! | [`available_memory`] | what the system has to give |
 //! | [`Cores`] | the processor's cores, and how many threads to use |
@@ -44,6 +46,7 @@
 //! | | |
 //! |---|---|
 //! | `cuda` | NVIDIA GPUs from compute capability 8.0 on; the build needs CUDA's compiler |
+//! | `flash-attn` | attention there by flash-attn, in bf16 and f16; the build fetches CUTLASS and takes hours |
 
 /// Returns `$result` where `$x` lies on a GPU, which it names `$gpu`.
 macro_rules! on_gpu {
@@ -85,10 +88,10 @@ pub use causal::CausalAttention;
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
 #[cfg(feature = "cuda")]
-pub use cuda::{Ban, Greedy, GreedyBatch, Picked};
+pub use cuda::{Ban, BatchOf, Greedy, GreedyBatch, Picked};
 pub use device::{
     Capability, Code, CudaVersion, DeviceChoice, Elements, GpuInfo, GpuLimits, LEAST, NoGpu,
-    OpenDevice, gpu_limits, gpus, open_device,
+    OpenDevice, close_device, gpu_limits, gpus, open_device,
 };
 pub use error::{Error, Mismatch, Result};
 pub use feed_forward::{Activation, Experts, Mlp, Routing, SwiGlu};
@@ -99,4 +102,4 @@ pub use kv_cache::{KvCache, Rope};
 pub use layers::{Conv2d, Embedding, LayerNorm, Linear, RmsNorm, log_probability};
 pub use loader::Loader;
 pub use observer::{Observer, Unobserved};
-pub use tensors::{add_rows, awake, cat, contiguous};
+pub use tensors::{Recorded, add_rows, awake, cat, contiguous, images_at_once, in_turn, look_up};

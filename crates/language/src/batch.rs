@@ -11,7 +11,7 @@ use std::{mem, ops::ControlFlow};
 #[cfg(feature = "cuda")]
 use {
     crate::generate::{ban, inner},
-    agx_ocr_backend::GreedyBatch,
+    agx_ocr_backend::{BatchOf, GreedyBatch},
 };
 
 /// Answers that are decoded together: a step gives each of them its next token, and reads the
@@ -21,8 +21,8 @@ use {
 /// An answer's tokens are those of [`Decoder::generate`], but for rounding: products of several rows
 /// may be summed in another order, or of rounded factors.
 ///
-/// On a GPU answers are decoded together where tokens are chosen greedily; with
-/// [`Sampling::Random`] they take turns there.
+/// On a GPU answers are decoded together where tokens are chosen greedily and there are kernels for the
+/// model's sizes; with [`Sampling::Random`] they take turns there.
 #[derive(Debug)]
 pub struct Batch<'a> {
     decoder: &'a Decoder,
@@ -167,8 +167,9 @@ impl<'a> Batch<'a> {
         Ok(ticket)
     }
 
-    /// Gives each answer its next token, and returns those that have ended. An answer that fails
-    /// does not take the others with it. On a GPU the first tokens come some steps later.
+    /// Gives each answer its next token, one that has just joined two, and returns those that have
+    /// ended. An answer that fails does not take the others with it. On a GPU tokens come some steps
+    /// later.
     ///
     /// # Errors
     /// When a step fails for all. Where a device's memory cannot be had
@@ -225,6 +226,21 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Whether an answer is under way.
+    pub fn has(&self, ticket: Ticket) -> bool {
+        self.rows.iter().any(|row| row.ticket == ticket)
+    }
+
+    /// Gives back the memory of answers that have ended, where a device keeps it for those to come.
+    pub fn release(&mut self) {
+        match &mut self.way {
+            Way::Together(caches) => caches.release(),
+            Way::InTurn => {}
+            #[cfg(feature = "cuda")]
+            Way::Ahead(caches, _) => caches.release(),
+        }
+    }
+
     /// Gives up an answer; `false` where it has ended already.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
         let row = self.rows.iter().position(|row| row.ticket == ticket);
@@ -267,11 +283,18 @@ impl<'a> Batch<'a> {
 
 impl Way {
     fn together(decoder: &Decoder, size: usize, options: &GenerateOptions) -> Result<Self> {
-        let (device, positions) = (decoder.device(), decoder.config().max_position_embeddings);
-        let caches = KvBatch::new(device, size, positions)?;
+        let (device, config) = (decoder.device(), decoder.config());
+        let caches = KvBatch::new(device, size, config.max_position_embeddings)?;
         #[cfg(feature = "cuda")]
-        if let Some(ahead) = GreedyBatch::new(device, size, positions, ban(options))? {
-            return Ok(Self::Ahead(caches, Box::new(ahead)));
+        if !device.is_cpu() {
+            let of = BatchOf {
+                positions: config.max_position_embeddings,
+                hidden: config.hidden_size,
+                head_dim: config.head_dim(),
+                vocab: config.vocab_size,
+            };
+            let ahead = GreedyBatch::new(device, size, &of, ban(options))?;
+            return Ok(ahead.map_or(Self::InTurn, |ahead| Self::Ahead(caches, Box::new(ahead))));
         }
         #[cfg(not(feature = "cuda"))]
         let _ = options;

@@ -6,14 +6,12 @@ use crate::{
     sam::Sam,
     views::{self, Views},
 };
-use agx_ocr_backend::{Linear, Loader, Observer, awake, cat, contiguous};
+use agx_ocr_backend::{
+    Linear, Loader, Observer, Recorded, awake, cat, contiguous, images_at_once, look_up,
+};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
-use std::{fmt, slice};
-
-/// Tiles that are encoded together: their products share the weights. More would take more memory
-/// and leave longer without word.
-const BATCH: usize = 3;
+use std::{borrow::Cow, fmt, slice};
 
 /// The vision half of the model.
 #[derive(Debug)]
@@ -24,6 +22,7 @@ pub struct VisionEncoder {
     image_newline: Tensor,
     view_separator: Tensor,
     device: Device,
+    encoded: Recorded,
 }
 
 impl VisionEncoder {
@@ -50,6 +49,7 @@ impl VisionEncoder {
             // The checkpoint's spelling.
             view_separator: row("view_seperator")?,
             device: loader.device().clone(),
+            encoded: Recorded::default(),
         })
     }
 
@@ -70,10 +70,8 @@ impl VisionEncoder {
         let count = views.count();
         let mut done = 0;
         let mut encode = |images: &[RgbImage], name: fmt::Arguments<'_>| {
-            let pixels = self.pixels(images)?;
-            let named = |stage: fmt::Arguments<'_>, value: &Tensor| {
-                observer.observe(format_args!("{name}.{stage}"), value)
-            };
+            let pixels = pixels(images, &self.device)?;
+            let named = Named { name, observer };
             let tokens = self.encode_view(&pixels, &named)?;
             done += images.len();
             progress(done, count);
@@ -82,8 +80,9 @@ impl VisionEncoder {
         let mut parts = Vec::new();
         if let Some(tiles) = &views.tiles {
             let mut encoded = Vec::with_capacity(tiles.images.len());
-            for (i, batch) in tiles.images.chunks(BATCH).enumerate() {
-                let tokens = encode(batch, format_args!("tiles{}", i * BATCH))?;
+            let together = images_at_once(&self.device);
+            for (i, batch) in tiles.images.chunks(together).enumerate() {
+                let tokens = encode(batch, format_args!("tiles{}", i * together))?;
                 encoded.extend(tokens.chunk(batch.len(), 0)?);
             }
             let (columns, rows) = (tiles.grid.0 as usize, tiles.grid.1 as usize);
@@ -97,12 +96,19 @@ impl VisionEncoder {
         Ok(sequence)
     }
 
-    /// Normalised pixels `[batch, 3, side, side]` to `[batch, n, n, hidden]`, `n = side / 64`.
+    /// Normalised pixels `[batch, side, side, 3]` to `[batch, n, n, hidden]`, `n = side / 64`. The
+    /// stages of a size that was encoded before may go unobserved by who does not look.
     ///
     /// # Errors
     /// When the side is no multiple of 64, or `observer` stops.
     pub fn encode_view(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
-        awake(&self.device, || self.encode_pixels(pixels, observer))
+        awake(&self.device, || match observer.looks() {
+            true => self.encode_pixels(pixels, observer),
+            false => {
+                let encode = |pixels: &Tensor| self.encode_pixels(pixels, observer);
+                self.encoded.run(pixels, encode)
+            }
+        })
     }
 
     fn encode_pixels(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
@@ -115,17 +121,6 @@ impl VisionEncoder {
         Ok(tokens)
     }
 
-    /// Images of one size as the tensor that [`Self::encode_view`] takes.
-    fn pixels(&self, images: &[RgbImage]) -> Result<Tensor> {
-        let (width, height) = images[0].dimensions();
-        let shape = (images.len(), 3, height as usize, width as usize);
-        Ok(Tensor::from_vec(
-            views::pixels(images),
-            shape,
-            &self.device,
-        )?)
-    }
-
     /// `[1, rows, columns, hidden]` to `[rows * (columns + 1), hidden]`.
     fn end_rows(&self, grid: &Tensor) -> Result<Tensor> {
         let (_, rows, columns, hidden) = grid.dims4()?;
@@ -134,6 +129,38 @@ impl VisionEncoder {
             .reshape((1, 1, 1, hidden))?
             .expand((1, rows, 1, hidden))?;
         Ok(cat(&[grid, &newline], 2)?.reshape((rows * (columns + 1), hidden))?)
+    }
+}
+
+/// Images of one size as [`VisionEncoder::encode_view`] takes them.
+fn pixels(images: &[RgbImage], device: &Device) -> Result<Tensor> {
+    let (width, height) = images[0].dimensions();
+    let shape = [images.len(), height as usize, width as usize, 3];
+    let bytes: Vec<&[u8]> = images
+        .iter()
+        .map(|image| image.as_raw().as_slice())
+        .collect();
+    let bytes = match bytes[..] {
+        [one] => Cow::Borrowed(one),
+        _ => Cow::Owned(bytes.concat()),
+    };
+    Ok(look_up(&bytes, views::normalised(), &shape, device)?)
+}
+
+/// An observer whose stages get a name before theirs.
+struct Named<'a> {
+    name: fmt::Arguments<'a>,
+    observer: &'a dyn Observer,
+}
+
+impl Observer for Named<'_> {
+    fn observe(&self, stage: fmt::Arguments<'_>, value: &Tensor) -> agx_ocr_backend::Result<()> {
+        let name = self.name;
+        self.observer.observe(format_args!("{name}.{stage}"), value)
+    }
+
+    fn looks(&self) -> bool {
+        self.observer.looks()
     }
 }
 

@@ -55,12 +55,12 @@ impl Sam {
         }
     }
 
-    /// `pixels` `[batch, 3, side, side]` to `[batch, side / 64, side / 64, channels]`.
+    /// `pixels` `[batch, side, side, 3]` to `[batch, side / 64, side / 64, channels]`.
     ///
     /// # Errors
     /// When the side is no multiple of 64, or `observer` stops.
     pub fn forward(&self, pixels: &Tensor, observer: &dyn Observer) -> Result<Tensor> {
-        let mut x = self.patch_embed.forward(&pixels.permute((0, 2, 3, 1))?)?;
+        let mut x = self.patch_embed.forward(pixels)?;
         observer.observe(format_args!("sam.patch_embed"), &x)?;
         let (_, grid, _, width) = x.dims4()?;
         let positions = self.pos_embed.at(grid)?.reshape((1, grid, grid, width))?;

@@ -318,24 +318,6 @@ pub fn normalised() -> &'static [f32; 256] {
     &TABLE
 }
 
-/// Normalised pixels of B images of S x S as `[B, 3, S, S]`: a plane for each colour.
-///
-/// The images should be of one size: each adds `3 * width * height` values.
-pub fn pixels(images: &[RgbImage]) -> Vec<f32> {
-    let table = normalised();
-    let mut out = Vec::with_capacity(images.iter().map(|image| image.len()).sum());
-    for image in images {
-        for colour in 0..3 {
-            out.extend(
-                image
-                    .pixels()
-                    .map(|pixel| table[usize::from(pixel.0[colour])]),
-            );
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use candle_core::{
     cuda_backend::{
         WrapErr,
         cudarc::driver::{
-            CudaEvent, CudaGraph, PinnedHostSlice,
+            CudaEvent, CudaGraph, CudaStream, PinnedHostSlice,
             result::memcpy_dtoh_async,
             sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode},
         },
@@ -154,15 +154,43 @@ impl Drop for Results {
     }
 }
 
+/// Work that was recorded.
+pub(super) struct Graph(CudaGraph);
+
+// SAFETY: a graph belongs to no thread; only two at a time may not use it (CUDA Driver API, "Graph
+// object thread safety"), and it is not `Sync`.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Does the work once more.
+    pub(super) fn launch(&self) -> Result<()> {
+        Ok(self.0.launch().w()?)
+    }
+}
+
 /// Records what `work` asks of the device, which does nothing yet.
-pub(super) fn record(gpu: &Gpu, work: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
-    let stream = gpu.stream();
+pub(super) fn record(gpu: &Gpu, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    /// Ends it, also where the work panics.
+    struct Recording<'a>(&'a Arc<CudaStream>);
+    impl Recording<'_> {
+        fn end(&self) -> Result<Option<CudaGraph>, candle_core::Error> {
+            let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+            self.0.end_capture(flags).w()
+        }
+    }
+    impl Drop for Recording<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let _ = self.end();
+            }
+        }
+    }
     let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    stream.begin_capture(mode).w()?;
+    gpu.stream().begin_capture(mode).w()?;
+    let recording = Recording(gpu.stream());
     let recorded = work();
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = stream.end_capture(flags).w();
+    let graph = recording.end();
     recorded?;
     let nothing = || candle_core::Error::Msg("nothing was recorded".into()).into();
-    graph?.ok_or_else(nothing)
+    graph?.map(Graph).ok_or_else(nothing)
 }

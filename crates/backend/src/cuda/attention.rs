@@ -3,7 +3,7 @@
 use super::{
     Gpu,
     decode::Place,
-    launch::{Arg, grid, values},
+    launch::{Arg, grid, several},
 };
 use crate::{CausalAttention, KvCache, Linear, RelativePositions, Result, RmsNorm, Rope};
 use candle_core::{DType, Error, Tensor};
@@ -96,6 +96,16 @@ impl KvCache {
     }
 }
 
+/// Returns what flash-attn makes of it, where it is built in and takes it.
+macro_rules! by_flash_attn {
+    ($result:expr) => {
+        #[cfg(feature = "flash-attn")]
+        if let Some(out) = $result? {
+            return Ok(out);
+        }
+    };
+}
+
 impl Gpu {
     /// Attention of all positions of an image to all; `shape` is the result's.
     pub(crate) fn attention(
@@ -108,6 +118,7 @@ impl Gpu {
         let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
         let positions: usize = shape[1..shape.len() - 1].iter().product();
         let Some(relative) = relative else {
+            by_flash_attn!(self.flash_image(qkv, (1, positions, 0), None, heads, shape, None));
             if dim != HEAD || self.dtype() == DType::F32 {
                 let side = 0;
                 return self.attention_any(qkv, (1, positions, side), None, heads, shape, None);
@@ -130,6 +141,8 @@ impl Gpu {
         if side * side != positions {
             return Err(Error::Msg(format!("{positions} positions are no square")).into());
         }
+        let sides = (side, side, side);
+        by_flash_attn!(self.flash_image(qkv, sides, None, heads, shape, Some(relative)));
         // Queries of a block, and bytes of shared memory, by the grids that there are kernels for.
         let tiles = match side {
             32 => Some((64, 40960)),
@@ -140,7 +153,6 @@ impl Gpu {
         };
         let fast = dim == HEAD && self.dtype() != DType::F32;
         let Some((queries, shared)) = tiles.filter(|_| fast) else {
-            let sides = (side, side, side);
             return self.attention_any(qkv, sides, None, heads, shape, Some(relative));
         };
         let (qkv, out) = (
@@ -176,8 +188,9 @@ impl Gpu {
             Some(bias) => bias.clone(),
             None => self.zeros(row, self.dtype())?,
         };
+        let sides = (height, width, window);
+        by_flash_attn!(self.flash_image(qkv, sides, Some(&padding), heads, shape, Some(relative)));
         if dim != HEAD || window != WINDOW || self.dtype() == DType::F32 {
-            let sides = (height, width, window);
             return self.attention_any(qkv, sides, Some(&padding), heads, shape, Some(relative));
         }
         let (qkv, out) = (
@@ -244,7 +257,7 @@ impl Gpu {
     }
 
     /// The tables as values of the device's type.
-    fn tables(&self, relative: &RelativePositions) -> Result<[Tensor; 2]> {
+    pub(super) fn tables(&self, relative: &RelativePositions) -> Result<[Tensor; 2]> {
         let table = |table: &Tensor| self.convert(table, self.dtype());
         Ok([table(&relative.height)?, table(&relative.width)?])
     }
@@ -303,8 +316,12 @@ impl Gpu {
             Arg::int(capacity),
         ];
         let kernel = self.named("rotate_append");
-        self.launch(&kernel, values(pairs), &args)?;
+        self.launch(&kernel, several(pairs), &args)?;
 
+        #[cfg(feature = "flash-attn")]
+        if let Some(mixed) = self.flash_prompt(&q, [&keys, &values_], first)? {
+            return self.linear_add(&layer.o_proj, x, &mixed);
+        }
         let mixed = self.empty(q.shape(), self.dtype())?;
         let mut args = vec![
             self.address(&q)?,

@@ -2,16 +2,13 @@
 
 use super::{
     Gpu,
-    ahead::{AHEAD, Ban, PART, Picked, Results, SHARE, record},
+    ahead::{AHEAD, Ban, Graph, PART, Picked, Results, SHARE, record},
     attention::STATE,
     launch::{Arg, grid},
     pages::rows_of_step,
 };
 use crate::{Embedding, KvBatch, Result};
-use candle_core::{
-    DType, Device, Tensor,
-    cuda_backend::{WrapErr, cudarc::driver::CudaGraph},
-};
+use candle_core::{DType, Device, Tensor};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -37,6 +34,19 @@ pub struct GreedyBatch {
     under_way: VecDeque<Vec<u64>>,
 }
 
+/// The sizes of a decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOf {
+    /// Positions that it knows.
+    pub positions: usize,
+    /// Values of a position.
+    pub hidden: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+    /// Tokens.
+    pub vocab: usize,
+}
+
 /// An answer.
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -50,22 +60,28 @@ struct Row {
 enum Step {
     /// It was run once, and all that its kernels work with is there.
     Run,
-    Recorded(CudaGraph),
+    Recorded(Graph),
 }
 
 impl GreedyBatch {
-    /// For `size` answers at a time, in as many positions; `None` on the CPU.
+    /// For `size` answers at a time of a decoder; `None` on the CPU, and where there are no kernels for
+    /// its sizes.
     ///
     /// # Errors
     /// When memory cannot be had.
-    pub fn new(device: &Device, size: usize, positions: usize, ban: Ban) -> Result<Option<Self>> {
+    pub fn new(device: &Device, size: usize, of: &BatchOf, ban: Ban) -> Result<Option<Self>> {
         let Some(gpu) = Gpu::of(device)? else {
             return Ok(None);
         };
+        let positions = of.positions;
+        let heads_fit = gpu.fits_one(&[of.hidden, of.head_dim], Some(of.head_dim));
+        if !heads_fit || of.head_dim < 2 * gpu.chunk() || !of.vocab.is_multiple_of(4) {
+            return Ok(None);
+        }
         let rows = rows_of_step(size.max(1));
         Ok(Some(Self {
-            // Those that join have a result before their first step.
-            results: Results::new(gpu.clone(), rows, AHEAD + rows)?,
+            // Those that join have a result before their first step, also where they soon leave.
+            results: Results::new(gpu.clone(), rows, AHEAD + 2 * rows)?,
             histories: gpu.zeros(rows * positions, DType::U32)?,
             positions,
             whitelist: ban.whitelist(&gpu)?,
@@ -166,10 +182,10 @@ impl GreedyBatch {
             Some(Step::Run) => {
                 let gpu = self.gpu.clone();
                 let graph = record(&gpu, || self.run(size, caches, table, step))?;
-                graph.launch().w()?;
+                graph.launch()?;
                 self.steps.insert(size, Step::Recorded(graph));
             }
-            Some(Step::Recorded(graph)) => graph.launch().w()?,
+            Some(Step::Recorded(graph)) => graph.launch()?,
         }
         caches.pages()?.advance(&slots);
         Ok(())

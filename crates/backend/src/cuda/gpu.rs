@@ -6,7 +6,7 @@ use agx_ocr_kernels::half::{bf16, f16};
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Error, Shape, Storage, Tensor,
     cuda_backend::{
-        CudaStorageSlice, DeviceId, WrapErr,
+        CudaStorageSlice, WrapErr,
         cudarc::{
             driver::{
                 CudaFunction, CudaModule, CudaStream, DevicePtr, result::memcpy_htod_async, sys,
@@ -17,12 +17,13 @@ use candle_core::{
     op::BackpropOp,
 };
 use flate2::read::GzDecoder;
-use rayon::prelude::*;
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     io::Read,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    thread::{self, ScopedJoinHandle},
 };
 
 /// The kernels of one source file: text for the driver's compiler, compressed.
@@ -40,7 +41,7 @@ macro_rules! kernels {
     };
 }
 
-const MODULES: [&[u8]; 7] = [
+const MODULES: [&[u8]; 8] = [
     kernels!("rows"),
     kernels!("attention"),
     kernels!("attention_any"),
@@ -48,6 +49,7 @@ const MODULES: [&[u8]; 7] = [
     kernels!("decode"),
     kernels!("pick"),
     kernels!("batch"),
+    kernels!("flash"),
 ];
 
 /// The architectures of the machine code in [`MODULES`], as the release's recipe names them:
@@ -71,8 +73,8 @@ pub(super) fn contents() -> Contents<'static> {
     }
 }
 
-/// The devices that are open, by candle's number of them.
-static OPEN: RwLock<Vec<(DeviceId, Arc<Gpu>)>> = RwLock::new(Vec::new());
+/// The devices that are open, each with a stream of its own.
+static OPEN: RwLock<Vec<Arc<Gpu>>> = RwLock::new(Vec::new());
 
 /// An open device: its stream, its kernels, and the element type of its large products.
 pub(crate) struct Gpu {
@@ -82,6 +84,8 @@ pub(crate) struct Gpu {
     functions: RwLock<HashMap<String, CudaFunction>>,
     /// cuBLAS has one workspace for all.
     pub(super) blas: Mutex<()>,
+    /// Held by whoever computes on the device.
+    turn: Mutex<()>,
     dtype: DType,
     multiprocessors: usize,
     /// Memory that kernels work in, by its name and number of values. It stays where it is: recorded
@@ -102,16 +106,24 @@ impl Gpu {
         keep_memory(&stream)?;
         let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let multiprocessors = stream.context().attribute(count);
-        let load = |kernels: &&[u8]| {
+        let context = stream.context();
+        let load = |kernels: &[u8]| -> Result<_> {
             let image = Ptx::from_binary(unpacked(kernels)?);
-            stream.context().load_module(image).w()
+            Ok(context.load_module(image).w()?)
         };
-        // The driver may have to compile them.
-        let modules = MODULES.par_iter().map(load).collect::<Result<_, _>>()?;
+        let load = &load;
+        // The driver may have to compile them. The threads are no pool's, whose other work would come
+        // in between.
+        let modules = thread::scope(|scope| {
+            let loads = MODULES.map(|kernels| scope.spawn(move || load(kernels)));
+            let load = |load: ScopedJoinHandle<'_, Result<_>>| load.join().unwrap_or_else(gave_up);
+            loads.into_iter().map(load).collect::<Result<_>>()
+        })?;
         let gpu = Arc::new(Self {
             modules,
             functions: RwLock::default(),
             blas: Mutex::default(),
+            turn: Mutex::default(),
             scratch: Mutex::default(),
             multiprocessors: usize::try_from(multiprocessors.w()?).unwrap_or(1),
             dtype,
@@ -119,8 +131,23 @@ impl Gpu {
             stream,
         });
         let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
-        open.push((gpu.device.id(), gpu.clone()));
+        open.push(gpu.clone());
         Ok(gpu)
+    }
+
+    /// Forgets a device that was opened, with its kernels and what they work in, once nobody has it.
+    pub(crate) fn close(device: &Device) {
+        if let Device::Cuda(device) = device {
+            let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|gpu| gpu.device.id() != device.id());
+        }
+    }
+
+    /// Does `work` while nobody else computes on the device: a step is recorded from what happens
+    /// there, and nothing else may happen meanwhile.
+    pub(crate) fn in_turn<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
     }
 
     /// The open device that a tensor lies on; `None` for the CPU.
@@ -129,9 +156,9 @@ impl Gpu {
             return Ok(None);
         };
         let open = OPEN.read().unwrap_or_else(PoisonError::into_inner);
-        let found = open.iter().find(|(id, _)| *id == device.id());
+        let found = open.iter().find(|gpu| gpu.device.id() == device.id());
         match found {
-            Some((_, gpu)) => Ok(Some(gpu.clone())),
+            Some(gpu) => Ok(Some(gpu.clone())),
             None => Err(Error::Msg("a device that was opened elsewhere".into()).into()),
         }
     }
@@ -309,6 +336,7 @@ impl Gpu {
             CudaStorageSlice::F16(slice) => slice.device_ptr(stream).0,
             CudaStorageSlice::U32(slice) => slice.device_ptr(stream).0,
             CudaStorageSlice::I64(slice) => slice.device_ptr(stream).0,
+            CudaStorageSlice::U8(slice) => slice.device_ptr(stream).0,
             _ => return Err(Error::Msg(format!("no tensors of {:?} here", x.dtype())).into()),
         };
         let offset = layout.start_offset() * x.dtype().size_in_bytes();
@@ -325,6 +353,11 @@ impl fmt::Debug for Gpu {
     }
 }
 
+/// A thread that loads kernels panicked: cudarc does where a library lacks a function.
+fn gave_up<T>(_: Box<dyn Any + Send>) -> Result<T> {
+    Err(Error::Msg("the driver's functions cannot be called".into()).into())
+}
+
 /// Kernels as the driver takes them. Text ends with a zero.
 fn unpacked(kernels: &[u8]) -> Result<Vec<u8>, Error> {
     if cfg!(agx_ocr_fatbin) {
@@ -334,6 +367,24 @@ fn unpacked(kernels: &[u8]) -> Result<Vec<u8>, Error> {
     GzDecoder::new(kernels).read_to_end(&mut text)?;
     text.push(0);
     Ok(text)
+}
+
+impl Gpu {
+    /// Gives memory back that is kept for later, so that what needs it otherwise can have it: recorded
+    /// work and other allocations do not share what they keep.
+    pub(super) fn trim(&self) -> Result<()> {
+        self.stream.synchronize().w()?;
+        // SAFETY: the context lives as long as the stream.
+        unsafe {
+            let mut pool = std::ptr::null_mut();
+            let device = self.stream.context().cu_device();
+            let found = sys::cuDeviceGetDefaultMemPool(&mut pool, device);
+            found.result().w()?;
+            sys::cuMemPoolTrimTo(pool, 0).result().w()?;
+            sys::cuDeviceGraphMemTrim(device).result().w()?;
+        }
+        Ok(())
+    }
 }
 
 /// Keeps what is freed for the next allocation, which then costs no call to the system.

@@ -2,15 +2,12 @@
 
 use super::{
     Gpu,
-    ahead::{AHEAD, Ban, PART, Picked, Results, SHARE, record},
+    ahead::{AHEAD, Ban, Graph, PART, Picked, Results, SHARE, record},
     attention::STATE,
     launch::{Arg, grid},
 };
 use crate::{Embedding, KvCache, Result};
-use candle_core::{
-    DType, Device, Tensor,
-    cuda_backend::{WrapErr, cudarc::driver::CudaGraph},
-};
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
 /// An answer that the device writes by itself: each step embeds the last token, runs the decoder,
@@ -25,7 +22,7 @@ pub struct Greedy {
     ban: Ban,
     whitelist: Tensor,
     /// The step, from the second time on.
-    graph: Option<CudaGraph>,
+    graph: Option<Graph>,
     /// Steps started, of as many as there may be.
     started: usize,
     most: usize,
@@ -115,7 +112,7 @@ impl Greedy {
             self.graph = Some(record(&gpu, || self.run(cache, table, step))?);
         }
         match &self.graph {
-            Some(graph) => Ok(graph.launch().w()?),
+            Some(graph) => graph.launch(),
             None => Ok(()),
         }
     }

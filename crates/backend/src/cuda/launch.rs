@@ -40,6 +40,49 @@ pub(super) struct Dims {
 // SAFETY: plain numbers in the order and alignment of the kernel's struct.
 unsafe impl DeviceRepr for Dims {}
 
+impl Dims {
+    /// Those of a copy between strides, as few as do; `None` where that is too many.
+    pub(super) fn new(sizes: &[usize], from: &[usize], to: &[usize]) -> Option<Self> {
+        let mut dims = Self {
+            size: [1; 5],
+            ..Self::default()
+        };
+        let mut rank = 0_usize;
+        for ((&size, &from), &to) in sizes.iter().zip(from).zip(to) {
+            if size == 1 {
+                continue;
+            }
+            let (from, to) = (from as i64, to as i64);
+            let size = i32::try_from(size).ok()?;
+            if let Some(outer) = rank.checked_sub(1) {
+                let ends = (dims.from[outer], dims.to[outer]);
+                let together = ends == (i64::from(size) * from, i64::from(size) * to);
+                if let (true, Some(all)) = (together, dims.size[outer].checked_mul(size)) {
+                    (dims.size[outer], dims.from[outer], dims.to[outer]) = (all, from, to);
+                    continue;
+                }
+            }
+            (*dims.size.get_mut(rank)?, dims.from[rank], dims.to[rank]) = (size, from, to);
+            rank += 1;
+        }
+        Some(dims)
+    }
+
+    /// The same in units of so many values, where those lie together.
+    pub(super) fn in_units(mut self, values: usize) -> Option<Self> {
+        let last = self.size.iter().rposition(|&size| size != 1)?;
+        let values = values as i64;
+        let size = i64::from(self.size[last]);
+        let mut whole = (self.from[last], self.to[last]) == (1, 1) && size % values == 0;
+        for stride in self.from[..last].iter_mut().chain(&mut self.to[..last]) {
+            whole &= *stride % values == 0;
+            *stride /= values;
+        }
+        self.size[last] = i32::try_from(size / values).ok()?;
+        whole.then_some(self)
+    }
+}
+
 impl Arg {
     /// No address.
     pub(super) const NULL: Self = Self::Pointer(0);
@@ -54,14 +97,24 @@ impl Arg {
     pub(super) fn long(size: usize) -> Self {
         Self::Long(size as i64)
     }
+
+    /// Whether accesses of 16 bytes may begin there.
+    pub(super) fn aligned(&self) -> bool {
+        matches!(self, Self::Pointer(address) if address.is_multiple_of(16))
+    }
 }
 
 /// Bytes of shared memory that a block may have without asking.
 const FREE_SHARED: u32 = 48 << 10;
 /// Threads of a block of kernels that take a value each.
 const BLOCK: u32 = 256;
-/// Rows of a block of kernels that take a row a warp.
-const ROWS: u32 = 8;
+/// Values that a thread has under way in kernels which take what comes.
+const UNDER_WAY: usize = 16;
+/// Blocks of those that are enough for any device.
+const ENOUGH: usize = 512;
+/// Values of a row that a thread holds, and threads for a row at most.
+const HELD: usize = 16;
+const ROW_THREADS: usize = 512;
 
 /// How many threads run a kernel.
 pub(super) fn grid(blocks: [usize; 3], threads: (u32, u32), shared: usize) -> LaunchConfig {
@@ -74,13 +127,24 @@ pub(super) fn grid(blocks: [usize; 3], threads: (u32, u32), shared: usize) -> La
 }
 
 /// A thread for each of `count` values.
+#[cfg(feature = "flash-attn")]
 pub(super) fn values(count: usize) -> LaunchConfig {
     grid([count.div_ceil(BLOCK as usize), 1, 1], (BLOCK, 1), 0)
 }
 
-/// A warp for each of `count` rows.
-pub(super) fn rows(count: usize) -> LaunchConfig {
-    grid([count.div_ceil(ROWS as usize), 1, 1], (32, ROWS), 0)
+/// Threads that share `count` values, in kernels that take what comes: with fewer each where there
+/// are few.
+pub(super) fn several(count: usize) -> LaunchConfig {
+    let blocks = |each: usize| count.div_ceil(each * BLOCK as usize);
+    let blocks = blocks(UNDER_WAY).max(blocks(4).min(ENOUGH));
+    grid([blocks, 1, 1], (BLOCK, 1), 0)
+}
+
+/// A block for each of `count` rows of `size` values.
+pub(super) fn rows(count: usize, size: usize) -> LaunchConfig {
+    let threads = size.div_ceil(HELD).next_multiple_of(32);
+    let threads = threads.clamp(32, ROW_THREADS);
+    grid([count, 1, 1], (threads as u32, 1), 0)
 }
 
 /// An element type as kernels' names have it.
@@ -124,5 +188,55 @@ impl Gpu {
         // tensors that live until the work is on the stream; memory is freed behind it.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dimensions_that_lie_together_are_one() {
+        let all = Dims::new(&[1, 7, 4, 3], &[0, 12, 3, 1], &[84, 12, 3, 1]).unwrap();
+        assert_eq!((all.size, all.from[0], all.to[0]), ([84, 1, 1, 1, 1], 1, 1));
+        // A part of longer rows.
+        let part = Dims::new(&[2, 4, 8], &[32, 8, 1], &[64, 16, 1]).unwrap();
+        assert_eq!(part.size, [8, 8, 1, 1, 1]);
+        assert_eq!(part.from[..2], [8, 1]);
+        assert_eq!(part.to[..2], [16, 1]);
+        let six = [32, 16, 8, 4, 2, 1];
+        assert!(Dims::new(&[2; 6], &six, &six).is_some());
+        assert!(Dims::new(&[2; 6], &[1, 2, 4, 8, 16, 32], &six).is_none());
+    }
+
+    #[test]
+    fn units_are_of_values_that_lie_together() {
+        let part = Dims::new(&[2, 4, 8], &[64, 16, 1], &[40, 8, 1]).unwrap();
+        let units = part.in_units(4).unwrap();
+        assert_eq!(units.size, [2, 4, 2, 1, 1]);
+        assert_eq!(units.from[..3], [16, 4, 1]);
+        assert_eq!(units.to[..3], [10, 2, 1]);
+        assert_eq!(part.in_units(3), None);
+        assert_eq!(part.in_units(16), None);
+        let columns = Dims::new(&[4, 8], &[1, 4], &[8, 1]).unwrap();
+        assert_eq!(columns.in_units(4), None);
+        let odd = Dims::new(&[4, 8], &[9, 1], &[8, 1]).unwrap();
+        assert_eq!(odd.in_units(4), None);
+        // A row again and again.
+        let again = Dims::new(&[4, 8], &[0, 1], &[8, 1]).unwrap();
+        assert_eq!(again.in_units(8).unwrap().size, [4, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_row_has_as_many_threads_as_hold_it() {
+        let threads = |size| rows(1, size).block_dim.0;
+        assert_eq!(
+            [64, 768, 1024, 1280, 2048].map(threads),
+            [32, 64, 64, 96, 128]
+        );
+        assert_eq!(threads(1 << 20), 512);
+        assert_eq!(several(0).grid_dim.0, 0);
+        assert_eq!(several(257 * 1024).grid_dim.0, 257);
+        assert_eq!(several(4096 * 768).grid_dim.0, 768);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    launch::{Arg, name, values},
+    launch::{Arg, name, several},
 };
 use crate::{Activation, LayerNorm, Linear, Result, RmsNorm, Weight};
 use candle_core::{DType, Error, Tensor};
@@ -122,7 +122,7 @@ impl Gpu {
         args.extend(sizes.map(Arg::int));
         args.extend(x.stride().iter().map(|&stride| Arg::long(stride)));
         let name = self.named("unfold");
-        self.launch(&name, values(count), &args)?;
+        self.launch(&name, several(count), &args)?;
         let y = self.product(&unfolded, &weight.reshape((output, input))?, DType::F32)?;
         self.add_bias(&y, bias)?;
         Ok(y.reshape((batch, down, across, output))?)
@@ -143,7 +143,7 @@ impl Gpu {
             Arg::int(size),
         ];
         let kernel = format!("embed_rows_{}", name(table.dtype()));
-        self.launch(&kernel, values(count), &args)?;
+        self.launch(&kernel, several(count), &args)?;
         Ok(y)
     }
 

@@ -13,9 +13,11 @@
 //! | `upload` | weights from the mapped files to the device |
 //! | `rows` | norms, activations, sums, copies |
 //! | `layers`, `attention`, `experts` | the layers |
+//! | `flash` | attention by flash-attn instead, with the feature of that name |
 //! | `decode`, `greedy` | one token through them, and the choice of the next |
 //! | `pages`, `batch` | the same for several sequences together |
 //! | `ahead` | steps in advance, recorded once |
+//! | `recorded` | work that is recorded for each shape of its input |
 //! | `kernels/` | the kernels' source; `kernels.ptx` is made from it by `cargo xtask ptx` |
 
 mod ahead;
@@ -24,6 +26,8 @@ mod batch;
 mod blas;
 mod decode;
 mod experts;
+#[cfg(feature = "flash-attn")]
+mod flash;
 mod gpu;
 mod greedy;
 mod launch;
@@ -31,16 +35,18 @@ mod layers;
 mod limits;
 mod pages;
 mod probe;
+mod recorded;
 mod rows;
 mod self_test;
 mod upload;
 
 pub use ahead::{Ban, Picked};
 pub(crate) use attention::Cache;
-pub use batch::GreedyBatch;
+pub use batch::{BatchOf, GreedyBatch};
 pub(crate) use experts::Addresses;
 pub(crate) use gpu::Gpu;
 pub use greedy::Greedy;
 pub(crate) use pages::Pages;
 pub(crate) use probe::{gpus, open};
+pub(crate) use recorded::Recordings;
 pub(crate) use upload::Uploader;

@@ -159,6 +159,13 @@ impl Pages {
         self.free.extend(sequence.pages);
     }
 
+    /// Gives back the pages that nobody has.
+    pub(crate) fn release(&mut self) {
+        self.free.clear();
+        // Where that fails, so does what wants the memory.
+        let _ = self.gpu.trim();
+    }
+
     /// Makes room for so many positions of a slot's sequence.
     fn grow(&mut self, slot: usize, positions: usize) -> Result<()> {
         let Some(sizes) = self.sizes else {

@@ -51,7 +51,10 @@ pub(crate) fn open(number: usize, elements: Elements, needed: u64) -> Result<Dev
     guarded(|| {
         let broken = |error: crate::Error| NoGpu::Broken(error.to_string());
         let gpu = Gpu::open(number, dtype).map_err(broken)?;
-        gpu.self_test().map_err(broken)?;
+        gpu.self_test().map_err(|error| {
+            Gpu::close(&gpu.device());
+            broken(error)
+        })?;
         Ok(gpu.device())
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    launch::{Arg, Dims, name, rows, values},
+    launch::{Arg, Dims, name, rows, several},
 };
 use crate::{Activation, Result};
 use candle_core::{DType, Error, Shape, Tensor};
@@ -18,7 +18,7 @@ impl Gpu {
         let kernel = format!("convert_{}_{}", name(x.dtype()), name(dtype));
         let count = x.elem_count();
         let args = [self.address(x)?, self.address(&y)?, Arg::long(count)];
-        self.launch(&kernel, values(count), &args)?;
+        self.launch(&kernel, several(count), &args)?;
         Ok(y)
     }
 
@@ -59,13 +59,8 @@ impl Gpu {
         for parameter in parameters {
             args.push(self.address(parameter)?);
         }
-        args.extend([
-            self.address(&y)?,
-            Arg::int(count),
-            Arg::int(size),
-            Arg::Float(eps),
-        ]);
-        self.launch(&kernel, rows(count), &args)?;
+        args.extend([self.address(&y)?, Arg::int(size), Arg::Float(eps)]);
+        self.launch(&kernel, rows(count, size), &args)?;
         Ok(y)
     }
 
@@ -93,7 +88,7 @@ impl Gpu {
             Arg::Int(activation),
         ];
         let kernel = format!("bias_activation_{}", name(y.dtype()));
-        self.launch(&kernel, values(count), &args)
+        self.launch(&kernel, several(count), &args)
     }
 
     /// `x += y + bias` in place, `x` f32.
@@ -110,7 +105,7 @@ impl Gpu {
             Arg::int(last(x)),
         ];
         let kernel = format!("add_residual_{}", name(y.dtype()));
-        self.launch(&kernel, values(count), &args)
+        self.launch(&kernel, several(count), &args)
     }
 
     /// `x += y` in place, `y` again and again; both f32.
@@ -126,7 +121,7 @@ impl Gpu {
             Arg::long(count),
             Arg::long(period),
         ];
-        self.launch("add_rows", values(count), &args)
+        self.launch("add_rows", several(count), &args)
     }
 
     /// `gate = silu(gate) * up` in place.
@@ -134,7 +129,7 @@ impl Gpu {
         let count = gate.elem_count();
         let args = [self.address(gate)?, self.address(up)?, Arg::long(count)];
         let kernel = format!("silu_product_{}", name(gate.dtype()));
-        self.launch(&kernel, values(count), &args)
+        self.launch(&kernel, several(count), &args)
     }
 
     /// `x` with its values one behind the other.
@@ -172,34 +167,41 @@ impl Gpu {
     }
 
     /// Copies values of the same shape and type, whatever their strides.
-    fn copy(&self, from: &Tensor, to: &Tensor) -> Result<()> {
-        let rank = from.rank();
-        if rank > 5 {
-            return Err(Error::Msg(format!("{rank} dimensions are too many")).into());
-        }
-        let mut dims = Dims {
-            size: [1; 5],
-            ..Dims::default()
+    pub(super) fn copy(&self, from: &Tensor, to: &Tensor) -> Result<()> {
+        let bytes = from.dtype().size_in_bytes();
+        let (x, y) = (self.start(from)?, self.start(to)?);
+        let Some(dims) = Dims::new(from.dims(), from.stride(), to.stride()) else {
+            return Err(Error::Msg(format!("{:?} is too much", from.shape())).into());
         };
-        for d in 0..rank {
-            let at = 5 - rank + d;
-            dims.size[at] = i32::try_from(from.dims()[d]).unwrap_or(i32::MAX);
-            dims.from[at] = from.stride()[d] as i64;
-            dims.to[at] = to.stride()[d] as i64;
-        }
-        let count = from.elem_count();
-        let kernel = match from.dtype().size_in_bytes() {
-            2 => "copy_2",
-            4 => "copy_4",
-            size => return Err(Error::Msg(format!("values of {size} bytes")).into()),
+        let units = dims.in_units(16 / bytes);
+        let (kernel, values, dims) = match (units, bytes) {
+            (Some(units), _) if x.aligned() && y.aligned() => ("copy_16", 16 / bytes, units),
+            (_, 2) => ("copy_2", 1, dims),
+            (_, 4) => ("copy_4", 1, dims),
+            _ => return Err(Error::Msg(format!("values of {bytes} bytes")).into()),
         };
+        let count = from.elem_count() / values;
+        let args = [x, y, Arg::long(count), Arg::Dims(dims)];
+        // A thread has four under way.
+        self.launch(kernel, several(4 * count), &args)
+    }
+
+    /// `levels[byte]` for each of `bytes`, f32 of their shape; `levels` has 256 values.
+    pub(crate) fn look_up(&self, bytes: &Tensor, levels: &Tensor) -> Result<Tensor> {
+        if (bytes.dtype(), levels.dtype(), levels.elem_count()) != (DType::U8, DType::F32, 256) {
+            let message = format!("{:?} of {:?}", bytes.dtype(), levels.shape());
+            return Err(Error::Msg(message).into());
+        }
+        let y = self.empty(bytes.shape(), DType::F32)?;
+        let count = y.elem_count();
         let args = [
-            self.start(from)?,
-            self.start(to)?,
+            self.address(bytes)?,
+            self.address(levels)?,
+            self.address(&y)?,
             Arg::long(count),
-            Arg::Dims(dims),
         ];
-        self.launch(kernel, values(count), &args)
+        self.launch("look_up_levels", several(count), &args)?;
+        Ok(y)
     }
 
     pub(super) fn address_or_null(&self, x: Option<&Tensor>) -> Result<Arg> {

@@ -168,6 +168,15 @@ pub fn open_device(choice: DeviceChoice, elements: Elements, needed: u64) -> Res
     }
 }
 
+/// Gives back what [`open_device`] made for a GPU, its kernels among it. To be called when no tensor on it
+/// is left.
+pub fn close_device(device: &Device) {
+    #[cfg(feature = "cuda")]
+    crate::cuda::Gpu::close(device);
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
+
 #[cfg(feature = "cuda")]
 fn gpu(number: usize, elements: Elements, needed: u64) -> Result<Device, NoGpu> {
     crate::cuda::open(number, elements, needed)
