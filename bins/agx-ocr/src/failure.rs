@@ -56,6 +56,11 @@ impl Failure {
         self
     }
 
+    /// The same once more, in words.
+    pub fn again(&self) -> Self {
+        Self::new(self.kind, anyhow!("{self}"))
+    }
+
     /// The same, saying before what it is about.
     pub fn context(mut self, about: String) -> Self {
         let add = |error: anyhow::Error| error.context(about.clone());

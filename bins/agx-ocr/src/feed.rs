@@ -13,7 +13,9 @@ use agx_ocr_pipeline::input::DecodedImage;
 use anyhow::anyhow;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    slice, vec,
+    slice,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    vec,
 };
 use tracing::info;
 
@@ -30,6 +32,8 @@ pub struct Feed<'a> {
     document: Option<Open<'a>>,
     /// Pages so far.
     pages: usize,
+    /// Whether pages are only to be named, for nobody will read them.
+    naming: &'a AtomicBool,
 }
 
 /// A document, and those of its pages that are still to be read.
@@ -72,6 +76,7 @@ impl<'a> Feed<'a> {
         watch: Watch,
         first: Result<Vec<u8>, Failure>,
         stdin: Option<Result<Vec<u8>, Failure>>,
+        naming: &'a AtomicBool,
         warn: impl FnMut(String) + Send + 'a,
     ) -> Self {
         Self {
@@ -83,6 +88,7 @@ impl<'a> Feed<'a> {
             stdin,
             document: None,
             pages: 0,
+            naming,
         }
     }
 
@@ -109,6 +115,15 @@ impl<'a> Feed<'a> {
             (self.warn)(format!("{name}{more} could not be read: {over}."));
             self.document = None;
             return None;
+        }
+        if self.naming.load(Relaxed) {
+            let unread = Failure::failed(anyhow!("it was not read"));
+            return Some(Fed {
+                place,
+                paged,
+                of,
+                image: Err(unread),
+            });
         }
         info!(page = number, "decoding");
         let (open, watch) = (self.document.as_mut()?, &self.watch);

@@ -3,6 +3,7 @@
 use agx_ocr_pipeline::{BatchEvent, Event};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
+    collections::BTreeSet,
     fmt::Display,
     io::{self, IsTerminal},
     time::{Duration, Instant},
@@ -75,7 +76,8 @@ impl Progress {
 #[derive(Clone, Debug, Default)]
 pub struct Together {
     read: usize,
-    under_way: usize,
+    /// A page that is read once more is told of twice.
+    under_way: BTreeSet<usize>,
     tokens: usize,
     first_token: Option<Instant>,
 }
@@ -84,22 +86,27 @@ impl Together {
     /// Shows how far reading is.
     pub fn event(&mut self, event: &BatchEvent<'_>, progress: &Progress) {
         match event {
-            BatchEvent::Page { event, .. } => match event {
-                Event::Image { .. } => self.under_way += 1,
-                Event::Token { .. } => self.tokens += 1,
-                _ => {}
-            },
-            BatchEvent::End { .. } => {
-                self.under_way = self.under_way.saturating_sub(1);
+            BatchEvent::Page { index, event } => {
+                self.under_way.insert(*index);
+                if matches!(event, Event::Token { .. }) {
+                    self.first_token.get_or_insert_with(Instant::now);
+                    self.tokens += 1;
+                }
+            }
+            BatchEvent::End { index, .. } => {
+                self.under_way.remove(index);
                 self.read += 1;
             }
             _ => {}
         }
-        let first = *self.first_token.get_or_insert_with(Instant::now);
-        let rate = self.tokens as f64 / first.elapsed().as_secs_f64().max(0.1);
+        let seconds = self
+            .first_token
+            .map_or(0.0, |at| at.elapsed().as_secs_f64());
+        let rate = self.tokens as f64 / seconds.max(0.1);
         progress.stage(format_args!(
             "{} pages read, {} being read, {rate:.0} tokens a second",
-            self.read, self.under_way
+            self.read,
+            self.under_way.len()
         ));
     }
 }

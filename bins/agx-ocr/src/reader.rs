@@ -12,12 +12,14 @@ use crate::{
 };
 use agx_ocr_pipeline::{BatchEvent, Error, Event, Ocr, Page, input::DecodedImage};
 use anyhow::anyhow;
+use image::RgbImage;
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
@@ -92,7 +94,8 @@ fn read(
     let warn = |warning| {
         let _ = messages.send(Message::Warning(warning));
     };
-    let feed = Feed::new(config, watch, first_bytes, stdin, warn);
+    let naming = AtomicBool::new(false);
+    let feed = Feed::new(config, watch, first_bytes, stdin, &naming, warn);
     let reader = Reader {
         config,
         ocr: &ocr,
@@ -101,7 +104,7 @@ fn read(
     };
     match config.batch {
         1 => reader.one_by_one(feed, progress.clone()),
-        _ => reader.together(feed, &progress),
+        _ => reader.together(feed, &naming, &progress),
     }
     progress.end();
     Ok(config.output.stats.then(|| {
@@ -129,8 +132,8 @@ struct Reader<'a> {
     watch: Watch,
 }
 
-/// A page and its image, or why it could not be read.
-type Read = Result<(Page, DecodedImage), Failure>;
+/// A page and its image, where the output needs that, or why it could not be read.
+type Read = Result<(Page, Option<RgbImage>), Failure>;
 
 impl Reader<'_> {
     /// Reads page after page. It ends where nobody listens.
@@ -167,8 +170,33 @@ impl Reader<'_> {
         self.read(page.map(|page| (page, image)))
     }
 
-    /// Reads pages together, and sends them in their order. It ends where nobody listens.
-    fn together(&self, mut feed: Feed<'_>, progress: &Progress) {
+    /// Reads pages together, and sends them in their order. It ends where nobody listens. The next page
+    /// is decoded meanwhile, on a thread of its own.
+    fn together(&self, feed: Feed<'_>, naming: &AtomicBool, progress: &Progress) {
+        thread::scope(|scope| {
+            let (sender, fed) = mpsc::sync_channel(1);
+            let decode = move || {
+                for fed in feed {
+                    if sender.send(fed).is_err() {
+                        break;
+                    }
+                }
+            };
+            let decoder = thread::Builder::new()
+                .name("agx-ocr-decoder".into())
+                .stack_size(STACK);
+            match decoder.spawn_scoped(scope, decode) {
+                Ok(_) => self.read_together(fed, naming, progress),
+                Err(error) => {
+                    let failure = Failure::no_thread(error).to_string();
+                    let _ = self.messages.send(Message::Warning(failure));
+                }
+            }
+        });
+    }
+
+    fn read_together(&self, fed: Receiver<Fed>, naming: &AtomicBool, progress: &Progress) {
+        let mut fed = fed.into_iter();
         let config = self.config;
         let mut options = config.options.read.clone();
         options.time = self.watch.time_left();
@@ -177,7 +205,7 @@ impl Reader<'_> {
         let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut together = Together::default();
         let read = catch_unwind(AssertUnwindSafe(|| {
-            let pages = feed.by_ref().filter_map(|fed| lock().push(fed).map(Ok));
+            let pages = fed.by_ref().filter_map(|fed| lock().push(fed).map(Ok));
             let tell = |event: BatchEvent<'_>| {
                 together.event(&event, progress);
                 match event {
@@ -192,15 +220,19 @@ impl Reader<'_> {
         }));
         let failed = match read {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Failure::from(error).to_string()),
-            Err(_) => Some(Failure::internal().to_string()),
+            Ok(Err(error)) => Some(Failure::from(error)),
+            Err(_) => Some(Failure::internal()),
         };
         let mut queue = lock();
-        if let Some(reason) = failed {
-            for fed in feed {
-                queue.push(fed);
+        if let Some(failure) = failed {
+            naming.store(true, Relaxed);
+            for fed in fed {
+                queue.push(Fed {
+                    image: Err(failure.again()),
+                    ..fed
+                });
             }
-            queue.fail_all(&reason);
+            queue.fail_all(&failure);
         }
         let _ = self.send_ready(&mut queue);
     }
@@ -215,11 +247,10 @@ impl Reader<'_> {
 
     /// What was read, in this program's terms.
     fn read(&self, read: agx_ocr_pipeline::Result<(Page, DecodedImage)>) -> Read {
-        let read = read.map_err(|error| match error {
+        let (page, decoded) = read.map_err(|error| match error {
             Error::Timeout(_) => Failure::failed(anyhow!(self.watch.bounds.time_is_over())),
             error => error.into(),
         })?;
-        let page = &read.0;
         info!(
             regions = page.regions.len(),
             tokens = page.tokens.generated,
@@ -228,15 +259,13 @@ impl Reader<'_> {
             "read"
         );
         debug!(stats = ?page.stats, "times");
-        Ok(read)
+        let wanted = self.config.output.wants_pictures();
+        Ok((page, wanted.then_some(decoded.image)))
     }
 
     fn send(&self, place: Place, paged: bool, read: Read) -> ControlFlow<()> {
         let (page, picture) = match read {
-            Ok((page, decoded)) => {
-                let wanted = self.config.output.wants_pictures();
-                (Ok(page), wanted.then_some(decoded.image))
-            }
+            Ok((page, picture)) => (Ok(page), picture),
             Err(failure) => (Err(failure), None),
         };
         let read = PageRead {
@@ -287,9 +316,9 @@ impl Queue {
     }
 
     /// All that was not read could not be.
-    fn fail_all(&mut self, reason: &str) {
+    fn fail_all(&mut self, failure: &Failure) {
         for (_, _, read) in self.pages.values_mut() {
-            read.get_or_insert_with(|| Err(Failure::failed(anyhow!("{reason}"))));
+            read.get_or_insert_with(|| Err(failure.again()));
         }
     }
 

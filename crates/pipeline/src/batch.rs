@@ -40,8 +40,11 @@ impl Ocr {
     /// the order in which they end. One that fails does not take the others with it. The time of
     /// [`ReadOptions::time`] is for all of them, from the call on.
     ///
-    /// Where a GPU's memory is full, fewer pages are read at a time. With random sampling answers
-    /// take turns there.
+    /// Where a GPU's memory is full, fewer pages are read at a time, and a page that has to wait begins
+    /// its band anew: its tokens are told of once more. With random sampling answers take turns there.
+    /// Of the times in [`Page::stats`] each counts what passed meanwhile, work on other pages among it.
+    ///
+    /// `pages` and `tell` are called on a thread of the model's, and must not read with it.
     ///
     /// # Errors
     /// When options are out of range, or a device fails: of the pages under way nothing is told then.
@@ -72,28 +75,28 @@ impl Ocr {
         size: usize,
         mut tell: impl FnMut(BatchEvent<'_>) -> ControlFlow<()> + Send,
     ) -> Result<()> {
-        let _turn = self.turn();
-        let mut pages = pages.into_iter().enumerate();
+        let (mut pages, size) = (pages.into_iter().enumerate(), size.max(1));
+        let end = options.time;
+        let end = end.and_then(|time| Instant::now().checked_add(time));
         let read = || {
             let generate = self.generate_options(options)?;
             let mut all = Pages {
                 ocr: self,
                 task,
                 options,
-                end: options
-                    .time
-                    .and_then(|time| Instant::now().checked_add(time)),
+                end,
                 waiting: VecDeque::new(),
                 seats: Vec::new(),
                 batch: Batch::new(&self.decoder, size, &generate)?,
                 size,
+                most: size,
             };
             match all.read(&mut pages, &mut tell) {
                 Ok(()) | Err(Stop::Left) => Ok(()),
                 Err(Stop::Failed(error)) => Err(error),
             }
         };
-        self.threads.install(read)
+        self.compute(read)
     }
 }
 
@@ -108,8 +111,9 @@ struct Pages<'a> {
     /// Pages one of whose bands is being read.
     seats: Vec<Seat<'a>>,
     batch: Batch<'a>,
-    /// How many at a time.
+    /// How many at a time: as many as were asked for, and fewer where memory is full.
     size: usize,
+    most: usize,
 }
 
 /// A page between its bands.
@@ -146,21 +150,14 @@ impl<'a> Pages<'a> {
         tell: &mut Tell<'_>,
     ) -> Result<(), Stop> {
         loop {
-            while self.seats.len() < self.size {
-                if let Some(page) = self.waiting.pop_front() {
-                    self.seat(page, tell)?;
-                } else if let Some((index, image)) = pages.next() {
-                    match self.begin(index, image, tell) {
-                        Ok(page) => self.seat(page, tell)?,
-                        Err(error) => told(index, Err(error), tell)?,
-                    }
-                } else {
-                    break;
-                }
-            }
+            let came = self.seats.len() < self.size && self.take_next(pages, tell)?;
             if self.seats.is_empty() {
+                if came {
+                    continue;
+                }
                 return Ok(());
             }
+            // Those that are there go on between two that come.
             for (ticket, answer) in self.step(tell)? {
                 let seat = self.seats.iter().position(|seat| seat.ticket == ticket);
                 if let Some(seat) = seat {
@@ -169,6 +166,25 @@ impl<'a> Pages<'a> {
                 }
             }
         }
+    }
+
+    /// Takes in a page that waits, or the next one; `false` where there is none.
+    fn take_next(
+        &mut self,
+        pages: &mut dyn Iterator<Item = (usize, Result<DecodedImage>)>,
+        tell: &mut Tell<'_>,
+    ) -> Result<bool, Stop> {
+        if let Some(page) = self.waiting.pop_front() {
+            self.seat(page, tell)?;
+        } else if let Some((index, image)) = pages.next() {
+            match self.begin(index, image, tell) {
+                Ok(page) => self.seat(page, tell)?,
+                Err(error) => told(index, Err(error), tell)?,
+            }
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn begin(
@@ -239,6 +255,7 @@ impl<'a> Pages<'a> {
 
     /// Has a page wait until another has ended: there is no memory for so many.
     fn put_off(&mut self, page: Waiting) {
+        self.batch.release();
         self.size = self.seats.len();
         self.waiting.push_front(page);
     }
@@ -277,9 +294,11 @@ impl<'a> Pages<'a> {
         error: agx_ocr_language::Error,
         tell: &mut Tell<'_>,
     ) -> Result<(), Stop> {
-        let tokens = |(_, seat): &(usize, &Seat<'_>)| seat.awaited.answer.len();
-        let least = self.seats.iter().enumerate().min_by_key(tokens);
-        let Some((least, _)) = least else {
+        // Those that have left have ended, and are still to be fetched.
+        let going_on = |i: &usize| self.batch.has(self.seats[*i].ticket);
+        let tokens = |i: &usize| self.seats[*i].awaited.answer.len();
+        let least = (0..self.seats.len()).filter(going_on).min_by_key(tokens);
+        let Some(least) = least else {
             return Err(error.into());
         };
         let Seat {
@@ -325,6 +344,9 @@ impl<'a> Pages<'a> {
             self.waiting.push_front(page);
             return Ok(());
         };
+        if read.is_ok() {
+            self.size = self.most.min(self.size + 1);
+        }
         let read = read.or_else(|error| page.reading.failed(error));
         let Waiting { index, image, .. } = page;
         told(index, read.map(|page| (page.of(&image), image)), tell)

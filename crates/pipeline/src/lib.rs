@@ -59,6 +59,7 @@ mod damage;
 mod error;
 pub mod export;
 pub mod input;
+mod join;
 mod machine;
 mod memory;
 mod model_dir;

@@ -121,11 +121,12 @@ impl Ocr {
     /// On a GPU it measures that: about 0.3 seconds and 1.1 GB of its memory; without so much of it
     /// left, the CPU.
     pub fn machine(&self) -> Machine {
-        let turn = self.turn();
-        if let Ok(Some(gpu)) = gpu_limits(self.decoder.device()) {
+        let device = self.decoder.device();
+        if !device.is_cpu()
+            && let Ok(Some(gpu)) = self.compute(|| gpu_limits(device))
+        {
             return self.gpu_machine(gpu);
         }
-        drop(turn);
         let weights: Vec<&[u8]> = self.weights.iter().map(TensorInfo::bytes).collect();
         let limits = self.threads.install(|| Limits::measure(&weights));
         let gflops = |multiply_adds: f64| three_digits(2e-9 * multiply_adds);

@@ -7,21 +7,19 @@ use crate::{
     memory::{self, Needs, Use, available_memory},
     model_dir::{Defaults, ModelDir},
     reading::Asked,
+    until::Until,
 };
 use agx_ocr_backend::{
-    Activations, Checkpoint, Cores, Elements, NoGpu, OpenDevice, TensorInfo, open_device,
+    Activations, Checkpoint, Cores, Elements, NoGpu, OpenDevice, TensorInfo, close_device, in_turn,
+    open_device,
 };
 use agx_ocr_language::Decoder;
 use agx_ocr_text::{Task, Tokenizer};
 use agx_ocr_vision::{VisionConfig, VisionEncoder};
+use candle_core::Device;
 use image::RgbImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::{
-    ops::ControlFlow,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{ops::ControlFlow, panic::resume_unwind, path::Path, thread, time::Instant};
 
 /// Bytes of a GPU's memory that reading takes beside the weights, amply: keys and values of the longest
 /// answer, and what the layers work with.
@@ -53,7 +51,18 @@ pub struct Ocr {
     name: String,
     options: Options,
     fallback: Option<NoGpu>,
-    turn: Mutex<()>,
+    /// Last: the others are on it.
+    _device: OnDevice,
+}
+
+/// The device that a model was loaded to, which is given back with it.
+#[derive(Debug)]
+struct OnDevice(Device);
+
+impl Drop for OnDevice {
+    fn drop(&mut self) {
+        close_device(&self.0);
+    }
 }
 
 impl Ocr {
@@ -85,14 +94,22 @@ impl Ocr {
         let checkpoint = Checkpoint::open(&dir.weights)?;
         let opened = open_device(options.device, elements, gpu_needs(&checkpoint, elements))?;
         let OpenDevice { device, fallback } = opened;
+        let _device = OnDevice(device.clone());
         if device.is_cpu() && options.precision == Precision::F16 {
             let message = "a CPU has no f16 products here: choose bf16 or f32".into();
             return Err(Error::Options(message));
         }
         let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
-        let (encoder, decoder) = checkpoint.build(&device, activations, |loader| {
-            let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
-            (encoder, Decoder::new(&language, loader))
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("agx-ocr-{i}"))
+            .stack_size(STACK)
+            .build()?;
+        let (encoder, decoder) = pool.install(|| {
+            checkpoint.build(&device, activations, |loader| {
+                let encoder = VisionEncoder::new(&vision, &loader.sub("model"));
+                (encoder, Decoder::new(&language, loader))
+            })
         })?;
         // The weights are not touched yet.
         if device.is_cpu() {
@@ -107,11 +124,6 @@ impl Ocr {
             };
             Needs::new(&of).check(available)?;
         }
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("agx-ocr-{i}"))
-            .stack_size(STACK)
-            .build()?;
         Ok(Self {
             tokenizer,
             encoder: encoder?,
@@ -120,19 +132,30 @@ impl Ocr {
             vision,
             weights: read_by_every_token(&checkpoint),
             weight_bytes: checkpoint.size(),
-            threads,
+            threads: pool,
             name: dir.name,
             fallback,
-            turn: Mutex::default(),
+            _device,
             options,
         })
     }
 
-    /// On a GPU pages take turns: a step of decoding is recorded from what happens on the device, and
-    /// nothing else may happen there meanwhile.
-    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        (!self.decoder.device().is_cpu()).then(turn)
+    /// Does `work` with the model's threads. On a GPU one at a time works with a model: a step is
+    /// recorded from what happens there, and nothing else may happen meanwhile.
+    pub(crate) fn compute<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let device = self.decoder.device();
+        if device.is_cpu() {
+            return self.threads.install(work);
+        }
+        let compute = || in_turn(device, || self.threads.install(work));
+        match rayon::current_thread_index() {
+            None => compute(),
+            // While it waits, a pool's thread does other work, which might want the turn that it has.
+            Some(_) => thread::scope(|scope| {
+                let done = scope.spawn(compute).join();
+                done.unwrap_or_else(|panic| resume_unwind(panic))
+            }),
+        }
     }
 
     /// Why it computes on the CPU although a GPU might have been meant: with
@@ -271,8 +294,7 @@ impl Ocr {
         Ok(page.of(decoded))
     }
 
-    /// Reads an upright image. On a GPU pages of one `Ocr` take turns, and `on_event` must not read
-    /// with it.
+    /// Reads an upright image. On a GPU pages take turns, and `on_event` must not read any.
     ///
     /// # Errors
     /// As [`Ocr::read_with`].
@@ -283,14 +305,13 @@ impl Ocr {
         options: &ReadOptions,
         mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()> + Send,
     ) -> Result<Page> {
-        let _turn = self.turn();
         let asked = Asked {
             image,
             task,
             options,
         };
-        self.threads
-            .install(|| self.read_upright(asked, &mut on_event))
+        let until = Until::new(options.time);
+        self.compute(|| self.read_upright(asked, until, &mut on_event))
     }
 }
 
