@@ -1,7 +1,7 @@
 //! Answers that are decoded together.
 
 use crate::{
-    Answer, Decoder, Error, GenerateOptions, Prompt, Result, Sampling, Wanted,
+    Answer, Decoder, Error, GenerateOptions, Prompt, Result, Sampling,
     decoding::{Chooser, Writing},
 };
 use agx_ocr_backend::{KvBatch, KvCache, Observer, Unobserved, awake};
@@ -129,11 +129,8 @@ impl<'a> Batch<'a> {
             _ => prompt.ids.len() + most,
         };
         let mut cache = decoder.cache(capacity);
-        let logits = awake(decoder.device(), || {
-            let embeddings = decoder.embed_prompt(prompt)?;
-            let last = decoder.forward(embeddings, &mut cache, Wanted::Last, observer)?;
-            decoder.logits(&last, observer)
-        })?;
+        let embeddings = decoder.embed_prompt(prompt)?;
+        let logits = decoder.next_logits(embeddings, &mut cache, observer)?;
         let ticket = Ticket(self.joined);
         let mut row = Row {
             ticket,
@@ -317,8 +314,7 @@ impl Row {
         let x = decoder.embed(&[self.last()])?;
         let missing = || Error::Options("an answer without a cache".into());
         let cache = self.cache.as_mut().ok_or_else(missing)?;
-        let last = decoder.forward(x, cache, Wanted::Last, &Unobserved)?;
-        let logits = decoder.logits(&last, &Unobserved)?;
+        let logits = decoder.next_logits(x, cache, &Unobserved)?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 

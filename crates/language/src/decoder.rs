@@ -3,7 +3,7 @@
 use crate::{LanguageConfig, Result};
 use agx_ocr_backend::{
     Activations, CausalAttention, Embedding, Experts, KvBatch, KvCache, Linear, Loader, Observer,
-    RmsNorm, Rope, SwiGlu,
+    RmsNorm, Rope, SwiGlu, awake,
 };
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -108,6 +108,19 @@ impl Decoder {
         }
         cache.advance(count);
         Ok(x)
+    }
+
+    /// The logits `[1, vocab]` behind new positions, as [`Self::forward`] takes them.
+    pub(crate) fn next_logits(
+        &self,
+        embeddings: Tensor,
+        cache: &mut KvCache,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        awake(&self.device, || {
+            let last = self.forward(embeddings, cache, Wanted::Last, observer)?;
+            self.logits(&last, observer)
+        })
     }
 
     /// Runs all layers on one new position `[n, hidden]` of each of `n` sequences behind those in

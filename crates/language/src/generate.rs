@@ -1,10 +1,10 @@
 //! Answers of the decoder: settings and results.
 
 use crate::{
-    Decoder, Error, NoRepeatNgram, Repeated, Result, Sampling, StopCycles, Wanted,
+    Decoder, Error, NoRepeatNgram, Repeated, Result, Sampling, StopCycles,
     decoding::{Steps, decode},
 };
-use agx_ocr_backend::{KvCache, Observer, awake, cat};
+use agx_ocr_backend::{KvCache, Observer, cat};
 use candle_core::Tensor;
 use serde::Serialize;
 use std::ops::{ControlFlow, Range};
@@ -103,13 +103,10 @@ struct Decoding<'a> {
 
 impl Decoding<'_> {
     fn step(&mut self) -> Result<Vec<f32>> {
+        let input = self.input.take().ok_or_else(nothing)?;
         let (decoder, observer) = (self.decoder, self.observer);
-        awake(decoder.device(), || {
-            let input = self.input.take().ok_or_else(nothing)?;
-            let last = decoder.forward(input, &mut self.cache, Wanted::Last, observer)?;
-            let logits = decoder.logits(&last, observer)?;
-            Ok(logits.flatten_all()?.to_vec1()?)
-        })
+        let logits = decoder.next_logits(input, &mut self.cache, observer)?;
+        Ok(logits.flatten_all()?.to_vec1()?)
     }
 }
 
@@ -226,10 +223,7 @@ impl Tokens for Ahead<'_, '_> {
             input,
         } = &mut *self.model;
         let run = |cache: &mut KvCache, x: Tensor| -> agx_ocr_backend::Result<Tensor> {
-            let last = decoder
-                .forward(x, cache, Wanted::Last, *observer)
-                .map_err(inner)?;
-            decoder.logits(&last, *observer).map_err(inner)
+            decoder.next_logits(x, cache, *observer).map_err(inner)
         };
         let first =
             |cache: &mut KvCache| run(cache, input.take().ok_or_else(nothing).map_err(inner)?);

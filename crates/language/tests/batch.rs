@@ -1,38 +1,21 @@
 //! Answers that are decoded together, by the tiny random model: those that each prompt gets alone.
 
-use agx_ocr_backend::{Activations, Checkpoint, Unobserved};
+mod tiny;
+
+use agx_ocr_backend::Unobserved;
 use agx_ocr_language::{
-    Answer, Batch, Decoder, Error, FinishReason, GenerateOptions, LanguageConfig, NgramScope,
-    NoRepeatNgram, Prompt, Sampling, Ticket,
+    Answer, Batch, Decoder, Error, FinishReason, GenerateOptions, NgramScope, NoRepeatNgram,
+    Prompt, Sampling, Ticket,
 };
 use candle_core::{DType, Device, Tensor};
 use std::{
     collections::BTreeMap,
     ops::ControlFlow::{Break, Continue},
-    path::Path,
 };
+use tiny::tiny;
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
-/// The half of the checkpoint that is not wanted here.
-const VISION: [&str; 5] = [
-    "model.sam_model",
-    "model.vision_model",
-    "model.projector",
-    "model.image_newline",
-    "model.view_seperator",
-];
 /// The model says none by itself.
 const NO_END: u32 = u32::MAX;
-
-fn tiny() -> Decoder {
-    let config = std::fs::read(Path::new(TINY).join("config.json")).unwrap();
-    let config = LanguageConfig::from_json(&serde_json::from_slice(&config).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(Path::new(TINY)).unwrap().without(&VISION);
-    let build = checkpoint.build(&Device::Cpu, Activations::F32, |loader| {
-        Decoder::new(&config, loader)
-    });
-    build.unwrap()
-}
 
 /// Prompts of different lengths.
 fn prompts() -> Vec<Vec<u32>> {

@@ -1,35 +1,18 @@
 //! The decoding loop with a whole decoder, the tiny random model.
 
-use agx_ocr_backend::{Activations, Checkpoint};
+mod tiny;
+
 use agx_ocr_language::{
-    Answer, Decoder, FinishReason, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram,
-    Prompt, Repeated, StopCycles,
+    Answer, Decoder, FinishReason, GenerateOptions, NgramScope, NoRepeatNgram, Prompt, Repeated,
+    StopCycles,
 };
 use candle_core::{DType, Device, Tensor};
-use std::{cell::Cell, fmt, ops::ControlFlow, path::Path};
+use std::{cell::Cell, fmt, ops::ControlFlow};
+use tiny::tiny;
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
-/// The half of the checkpoint that is not wanted here.
-const VISION: [&str; 5] = [
-    "model.sam_model",
-    "model.vision_model",
-    "model.projector",
-    "model.image_newline",
-    "model.view_seperator",
-];
 const VOCABULARY: usize = 512;
 /// The one token that may come twice.
 const LAST_LEFT: u32 = 7;
-
-fn tiny() -> Decoder {
-    let config = std::fs::read(Path::new(TINY).join("config.json")).unwrap();
-    let config = LanguageConfig::from_json(&serde_json::from_slice(&config).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(Path::new(TINY)).unwrap().without(&VISION);
-    let build = checkpoint.build(&Device::Cpu, Activations::F32, |loader| {
-        Decoder::new(&config, loader)
-    });
-    build.unwrap()
-}
 
 /// The answer, which must count the runs of the decoder. The model does not go round in circles
 /// by itself; a guard that leaves it a single token makes it.

@@ -17,8 +17,10 @@
 pub use agx_ocr_backend::available_memory;
 
 use crate::{Error, Options, Result, model_dir::Defaults};
+use agx_ocr_backend::images_at_once;
 use agx_ocr_language::LanguageConfig;
 use agx_ocr_vision::{VisionConfig, views::ViewMode};
+use candle_core::Device;
 
 /// Rows of values that a position takes while it is encoded or read.
 const ROWS: u64 = 10;
@@ -30,8 +32,6 @@ const THREAD: u64 = 2 << 20;
 const F32: u64 = 4;
 /// Pixels of a side to a position of SAM.
 const PATCH: u64 = 16;
-/// Tiles that are encoded together.
-const BATCH: u64 = 3;
 /// Tokens of a prompt besides those of the image; more is unusual.
 const PROMPT_TEXT: usize = 128;
 
@@ -131,7 +131,10 @@ fn largest_prompt(view: ViewMode) -> usize {
 fn positions_at_a_time(view: ViewMode) -> u64 {
     let positions = |side: u32| (u64::from(side) / PATCH).pow(2);
     match view {
-        ViewMode::Tiled { base, tile, .. } => positions(base).max(BATCH * positions(tile)),
+        ViewMode::Tiled { base, tile, .. } => {
+            let tiles = images_at_once(&Device::Cpu) as u64;
+            positions(base).max(tiles * positions(tile))
+        }
         _ => positions(view.global_size()),
     }
 }

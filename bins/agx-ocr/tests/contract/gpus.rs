@@ -79,11 +79,19 @@ fn falls_back(dir: &Path, reason: &str) {
     assert!(said.contains(reason), "{said}");
 }
 
+/// Whether libraries cannot be made here, which then is why a test is skipped.
+fn no_compiler(test: &str) -> bool {
+    let missing = Command::new("cc").arg("--version").output().is_err();
+    if missing {
+        skipped(test, "no C compiler to make libraries with");
+    }
+    missing
+}
+
 #[test]
 fn what_is_wrong_with_a_gpu_is_said() {
-    const NAME: &str = "what_is_wrong_with_a_gpu_is_said";
-    if Command::new("cc").arg("--version").output().is_err() {
-        return skipped(NAME, "no C compiler to make libraries with");
+    if no_compiler("what_is_wrong_with_a_gpu_is_said") {
+        return;
     }
     let no_device = Driver {
         init: 100,
@@ -120,11 +128,8 @@ fn what_is_wrong_with_a_gpu_is_said() {
 
 #[test]
 fn a_library_that_is_missing_is_named() {
-    if Command::new("cc").arg("--version").output().is_err() {
-        return skipped(
-            "a_library_that_is_missing_is_named",
-            "no C compiler to make libraries with",
-        );
+    if no_compiler("a_library_that_is_missing_is_named") {
+        return;
     }
     for (name, version) in [("cuda", 1), ("cublas", 13), ("curand", 10)] {
         let dir = tempfile::tempdir().unwrap();

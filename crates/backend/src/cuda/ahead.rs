@@ -1,6 +1,9 @@
 //! Steps in advance: they are recorded once and repeated, and the host reads what came of them later.
 
-use super::Gpu;
+use super::{
+    Gpu,
+    launch::{Arg, grid},
+};
 use crate::Result;
 use candle_core::{
     DType, Tensor,
@@ -18,11 +21,11 @@ use std::{collections::VecDeque, sync::Arc};
 /// Steps that the device is ahead of the host: it never waits to be asked.
 pub(super) const AHEAD: usize = 4;
 /// 32-bit words of what is picked for a row.
-pub(super) const PICKED: usize = 4;
+const PICKED: usize = 4;
 /// Scores of a block of the kernels that pick.
-pub(super) const SHARE: usize = 1024;
+const SHARE: usize = 1024;
 /// Words of what a block of them leaves to the last one.
-pub(super) const PART: usize = 5;
+const PART: usize = 5;
 
 /// What may not come again.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +40,7 @@ pub struct Ban {
 
 impl Ban {
     /// The tokens that are never forbidden, on a device.
-    pub(super) fn whitelist(&self, gpu: &Gpu) -> Result<Tensor> {
+    fn whitelist(&self, gpu: &Gpu) -> Result<Tensor> {
         // No empty tensors.
         let list = if self.whitelist.is_empty() {
             &[0]
@@ -48,7 +51,7 @@ impl Ban {
     }
 
     /// The window as the kernels take it.
-    pub(super) fn window(&self) -> i32 {
+    fn window(&self) -> i32 {
         let size = |n| i32::try_from(n).unwrap_or(i32::MAX);
         self.window.map_or(-1, size)
     }
@@ -82,26 +85,37 @@ impl Picked {
     }
 }
 
-/// What the kernels pick, on its way to the host.
-pub(super) struct Results {
+/// Picks tokens out of logits, and brings them to the host. `T` is whose they are.
+pub(super) struct Picks<T> {
     gpu: Arc<Gpu>,
-    /// Where the kernels leave it, a row behind the other.
-    pub(super) picked: Tensor,
+    ban: Ban,
+    whitelist: Tensor,
+    /// Where the kernels leave them, a row behind the other.
+    picked: Tensor,
     host: PinnedHostSlice<u32>,
     rows: usize,
     /// Steps so far; each has the next place on the host.
     started: usize,
-    under_way: VecDeque<(usize, usize, CudaEvent)>,
+    under_way: VecDeque<Step<T>>,
 }
 
-impl Results {
+/// A step whose results are on their way: where on the host they begin, and whose they are.
+struct Step<T> {
+    start: usize,
+    of: Vec<T>,
+    copied: CudaEvent,
+}
+
+impl<T> Picks<T> {
     /// For so many rows a step, of which so many are fetched before the first is read.
-    pub(super) fn new(gpu: Arc<Gpu>, rows: usize, steps: usize) -> Result<Self> {
+    pub(super) fn new(gpu: Arc<Gpu>, ban: Ban, rows: usize, steps: usize) -> Result<Self> {
         let words = PICKED * rows * steps;
         let context = gpu.stream().context();
         // SAFETY: a result is read behind the event behind its copy.
         let host = unsafe { context.alloc_pinned_with_flags::<u32>(words, 0) }.w()?;
         Ok(Self {
+            whitelist: ban.whitelist(&gpu)?,
+            ban,
             picked: gpu.empty(PICKED * rows, DType::U32)?,
             host,
             rows,
@@ -116,11 +130,38 @@ impl Results {
         self.under_way.len()
     }
 
-    /// Has what the last step picked for its first `rows` rows copied to the host.
-    pub(super) fn fetch(&mut self, rows: usize) -> Result<()> {
-        let words = PICKED * rows;
+    /// Runs a kernel that picks a token for each row of `logits` `[rows, vocab]`, behind `appended` new
+    /// positions. `answers` are its first arguments: where the answers and their histories are.
+    pub(super) fn pick(
+        &self,
+        kernel: &str,
+        answers: &[Arg],
+        logits: &Tensor,
+        appended: usize,
+    ) -> Result<()> {
+        let (gpu, (rows, vocab)) = (&self.gpu, logits.dims2()?);
+        let blocks = vocab.div_ceil(SHARE);
+        let parts = gpu.scratch("pick parts", rows * PART * blocks, DType::U32, 0)?;
+        let finished = gpu.scratch("pick finished", rows, DType::U32, 0)?;
+        let mut args = answers.to_vec();
+        for tensor in [logits, &parts, &finished, &self.picked, &self.whitelist] {
+            args.push(gpu.address(tensor)?);
+        }
+        args.extend([
+            Arg::int(vocab),
+            Arg::int(self.ban.ngram),
+            Arg::Int(self.ban.window()),
+            Arg::int(self.ban.whitelist.len()),
+            Arg::int(appended),
+        ]);
+        gpu.launch(kernel, grid([blocks, rows, 1], (256, 1), 0), &args)
+    }
+
+    /// Has what the last step picked for its first rows copied to the host; `of` says whose they are.
+    pub(super) fn fetch(&mut self, of: Vec<T>) -> Result<()> {
+        let words = PICKED * of.len();
         let slots = self.host.as_slice().w()?.len() / (PICKED * self.rows);
-        if rows > self.rows || self.under_way.len() == slots {
+        if of.len() > self.rows || self.under_way.len() == slots {
             return Err(candle_core::Error::Msg("no room for a step's results".into()).into());
         }
         let start = self.started % slots * PICKED * self.rows;
@@ -130,24 +171,24 @@ impl Results {
         unsafe { memcpy_dtoh_async(to, from, stream.cu_stream()) }.w()?;
         let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
         let copied = stream.record_event(Some(flags)).w()?;
-        self.under_way.push_back((start, words, copied));
+        self.under_way.push_back(Step { start, of, copied });
         self.started += 1;
         Ok(())
     }
 
-    /// The oldest step's results, waited for; `None` where none is under way.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<Picked>>> {
-        let Some((start, words, copied)) = self.under_way.pop_front() else {
-            return Ok(None);
+    /// The oldest step's results, waited for; none where no step is under way.
+    pub(super) fn next(&mut self) -> Result<Vec<(T, Picked)>> {
+        let Some(Step { start, of, copied }) = self.under_way.pop_front() else {
+            return Ok(Vec::new());
         };
         copied.synchronize().w()?;
-        let words = &self.host.as_slice().w()?[start..start + words];
-        let (rows, _) = words.as_chunks();
-        Ok(Some(rows.iter().copied().map(Picked::new).collect()))
+        let (rows, _) = self.host.as_slice().w()?[start..].as_chunks();
+        let picked = rows.iter().copied().map(Picked::new);
+        Ok(of.into_iter().zip(picked).collect())
     }
 }
 
-impl Drop for Results {
+impl<T> Drop for Picks<T> {
     fn drop(&mut self) {
         // Steps in advance still write to its memory.
         let _ = self.gpu.stream().synchronize();

@@ -262,6 +262,19 @@ impl Gpu {
         Ok([table(&relative.height)?, table(&relative.width)?])
     }
 
+    /// Queries, keys and values of `norm(x)`.
+    pub(super) fn project(
+        &self,
+        layer: &CausalAttention,
+        norm: &RmsNorm,
+        x: &Tensor,
+    ) -> Result<[Tensor; 3]> {
+        let normed = self.rms_normed(norm, x, self.dtype())?;
+        let product = |layer| self.product_of(layer, &normed, self.dtype());
+        let (q, k) = (product(&layer.q_proj)?, product(&layer.k_proj)?);
+        Ok([q, k, product(&layer.v_proj)?])
+    }
+
     /// `x += attention(norm(x))` in place, over a cache which keeps the keys and values.
     pub(crate) fn causal_add(
         &self,
@@ -294,10 +307,7 @@ impl Gpu {
             return self.attend_one(layer, x, norm, &place);
         }
         let (cosines, sines) = rotary;
-        let normed = self.rms_normed(norm, x, self.dtype())?;
-        let product = |layer| self.product_of(layer, &normed, self.dtype());
-        let (q, k) = (product(&layer.q_proj)?, product(&layer.k_proj)?);
-        let v = product(&layer.v_proj)?;
+        let [q, k, v] = self.project(layer, norm, x)?;
 
         let pairs = n * heads * dim / 2;
         let args = [

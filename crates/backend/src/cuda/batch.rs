@@ -2,36 +2,28 @@
 
 use super::{
     Gpu,
-    ahead::{AHEAD, Ban, Graph, PART, Picked, Results, SHARE, record},
+    ahead::{AHEAD, Ban, Graph, Picked, Picks, record},
     attention::STATE,
     launch::{Arg, grid},
     pages::rows_of_step,
 };
 use crate::{Embedding, KvBatch, Result};
 use candle_core::{DType, Device, Tensor};
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 /// Answers that the device writes by itself, as [`Greedy`](super::Greedy) does one. A step has a row for
 /// each; rows leave and join between steps.
 pub struct GreedyBatch {
     /// First: it waits for steps that work with the others.
-    results: Results,
+    picks: Picks<u64>,
     gpu: Arc<Gpu>,
     /// Prompt and answer of each slot, `[slots, positions]`.
     histories: Tensor,
     positions: usize,
-    ban: Ban,
-    whitelist: Tensor,
     /// In the order of the caches' rows.
     rows: Vec<Row>,
     /// Steps by their number of rows.
     steps: HashMap<usize, Step>,
-    /// Whose results are under way, row by row.
-    under_way: VecDeque<Vec<u64>>,
 }
 
 /// The sizes of a decoder.
@@ -81,14 +73,11 @@ impl GreedyBatch {
         let rows = rows_of_step(size.max(1));
         Ok(Some(Self {
             // Those that join have a result before their first step, also where they soon leave.
-            results: Results::new(gpu.clone(), rows, AHEAD + 2 * rows)?,
+            picks: Picks::new(gpu.clone(), ban, rows, AHEAD + 2 * rows)?,
             histories: gpu.zeros(rows * positions, DType::U32)?,
             positions,
-            whitelist: ban.whitelist(&gpu)?,
-            ban,
             rows: Vec::new(),
             steps: HashMap::new(),
-            under_way: VecDeque::new(),
             gpu,
         }))
     }
@@ -147,7 +136,7 @@ impl GreedyBatch {
         table: &Embedding,
         mut step: impl FnMut(&mut KvBatch, Tensor) -> Result<Tensor>,
     ) -> Result<Vec<(u64, Picked)>> {
-        while self.results.under_way() < AHEAD {
+        while self.picks.under_way() < AHEAD {
             let unfinished = |row: &usize| self.rows[*row].started < self.rows[*row].most;
             let rows: Vec<usize> = (0..self.rows.len()).filter(unfinished).collect();
             if rows.is_empty() {
@@ -156,9 +145,7 @@ impl GreedyBatch {
             self.advance(&rows, caches, table, &mut step)?;
             self.fetch(&rows)?;
         }
-        let picked = self.results.next()?.unwrap_or_default();
-        let tickets = self.under_way.pop_front().unwrap_or_default();
-        Ok(tickets.into_iter().zip(picked).collect())
+        self.picks.next()
     }
 
     /// Starts a step for these rows. The first one of a size makes all that the kernels work with, the
@@ -219,36 +206,22 @@ impl GreedyBatch {
     /// Picks a token for each row out of `logits`, behind `appended` new positions.
     fn pick(&self, caches: &mut KvBatch, logits: &Tensor, appended: usize) -> Result<()> {
         let (gpu, pages) = (&self.gpu, caches.pages()?);
-        let (rows, vocab) = logits.dims2()?;
-        let blocks = vocab.div_ceil(SHARE);
-        let parts = gpu.scratch("batch pick parts", rows * PART * blocks, DType::U32, 0)?;
-        let args = [
+        let answers = [
             gpu.address(pages.states())?,
             gpu.address(pages.slots())?,
             gpu.address(&self.histories)?,
             Arg::int(self.positions),
-            gpu.address(logits)?,
-            gpu.address(&parts)?,
-            gpu.address(&gpu.scratch("batch pick finished", rows, DType::U32, 0)?)?,
-            gpu.address(&self.results.picked)?,
-            gpu.address(&self.whitelist)?,
-            Arg::int(vocab),
-            Arg::int(self.ban.ngram),
-            Arg::Int(self.ban.window()),
-            Arg::int(self.ban.whitelist.len()),
-            Arg::int(appended),
         ];
-        gpu.launch("batch_pick", grid([blocks, rows, 1], (256, 1), 0), &args)
+        self.picks.pick("batch_pick", &answers, logits, appended)
     }
 
     /// Has what the last step picked for these rows copied to the host.
     fn fetch(&mut self, rows: &[usize]) -> Result<()> {
-        self.results.fetch(rows.len())?;
+        let tickets = rows.iter().map(|row| self.rows[*row].ticket);
+        self.picks.fetch(tickets.collect())?;
         for &row in rows {
             self.rows[row].started += 1;
         }
-        let tickets = rows.iter().map(|row| self.rows[*row].ticket);
-        self.under_way.push_back(tickets.collect());
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    ahead::{AHEAD, Ban, Graph, PART, Picked, Results, SHARE, record},
+    ahead::{AHEAD, Ban, Graph, Picked, Picks, record},
     attention::STATE,
     launch::{Arg, grid},
 };
@@ -15,12 +15,10 @@ use std::sync::Arc;
 /// came of them.
 pub struct Greedy {
     /// First: it waits for steps that work with the others.
-    results: Results,
+    picks: Picks<()>,
     gpu: Arc<Gpu>,
     history: Tensor,
     prompt: usize,
-    ban: Ban,
-    whitelist: Tensor,
     /// The step, from the second time on.
     graph: Option<Graph>,
     /// Steps started, of as many as there may be.
@@ -39,11 +37,9 @@ impl Greedy {
         };
         let room = vec![0; most + 1];
         Ok(Some(Self {
-            results: Results::new(gpu.clone(), 1, AHEAD + 1)?,
+            picks: Picks::new(gpu.clone(), ban, 1, AHEAD + 1)?,
             history: Tensor::new([prompt, &room].concat(), device)?,
             prompt: prompt.len(),
-            whitelist: ban.whitelist(&gpu)?,
-            ban,
             graph: None,
             started: 0,
             most,
@@ -70,17 +66,17 @@ impl Greedy {
             self.pick(cache, &logits, 0)?;
             self.fetch()?;
         }
-        while self.started < self.most && self.results.under_way() < AHEAD {
+        while self.started < self.most && self.picks.under_way() < AHEAD {
             self.advance(cache, table, &mut step)?;
             self.fetch()?;
         }
-        let picked = self.results.next()?;
-        Ok(picked.and_then(|rows| rows.first().copied()))
+        let picked = self.picks.next()?.pop();
+        Ok(picked.map(|((), picked)| picked))
     }
 
     fn fetch(&mut self) -> Result<()> {
         self.started += 1;
-        self.results.fetch(1)
+        self.picks.fetch(vec![()])
     }
 
     /// Tells the device where the answer begins.
@@ -140,23 +136,9 @@ impl Greedy {
 
     /// Picks a token out of `logits`, behind `appended` new positions.
     fn pick(&self, cache: &mut KvCache, logits: &Tensor, appended: usize) -> Result<()> {
-        let (gpu, vocab) = (&self.gpu, logits.elem_count());
-        let blocks = vocab.div_ceil(SHARE);
-        let args = [
-            gpu.address(cache.state(gpu)?)?,
-            gpu.address(&self.history)?,
-            gpu.address(logits)?,
-            gpu.address(&gpu.scratch("pick parts", PART * blocks, DType::U32, 0)?)?,
-            gpu.address(&gpu.scratch("pick finished", 1, DType::U32, 0)?)?,
-            gpu.address(&self.results.picked)?,
-            gpu.address(&self.whitelist)?,
-            Arg::int(vocab),
-            Arg::int(self.ban.ngram),
-            Arg::Int(self.ban.window()),
-            Arg::int(self.ban.whitelist.len()),
-            Arg::int(appended),
-        ];
-        gpu.launch("decode_pick", grid([blocks, 1, 1], (256, 1), 0), &args)?;
+        let gpu = &self.gpu;
+        let answer = [gpu.address(cache.state(gpu)?)?, gpu.address(&self.history)?];
+        self.picks.pick("decode_pick", &answer, logits, appended)?;
         cache.reached(cache.len());
         Ok(())
     }

@@ -259,10 +259,7 @@ impl Gpu {
             return Err(Error::Msg(message).into());
         }
         let (cosines, sines) = rope.on_gpu(&self.device(), 1)?;
-        let normed = self.rms_normed(norm, x, self.dtype())?;
-        let product = |layer| self.product_of(layer, &normed, self.dtype());
-        let (q, k) = (product(&layer.q_proj)?, product(&layer.k_proj)?);
-        let v = product(&layer.v_proj)?;
+        let [q, k, v] = self.project(layer, norm, x)?;
 
         // More blocks than run at once: sequences differ in length.
         let parts = (8 * self.multiprocessors()).div_ceil(rows * heads);
