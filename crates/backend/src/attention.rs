@@ -4,17 +4,24 @@ use crate::{Activations, Linear, Result, cpu};
 use agx_ocr_kernels::attention::{self as kernels, Heads};
 use candle_core::{Error, Tensor};
 
-/// Tables of decomposed relative positions, f32 `[2 * grid - 1, head_dim]` each (Li et al., 2022);
-/// the row for a distance `query - key` is `distance + grid - 1`.
+/// Tables of decomposed relative positions, `[2 * grid - 1, head_dim]` each (Li et al., 2022); the
+/// row for a distance `query - key` is `distance + grid - 1`.
 #[derive(Clone, Debug)]
 pub struct RelativePositions {
-    /// For distances between rows.
-    pub height: Tensor,
-    /// For distances between columns.
-    pub width: Tensor,
+    pub(crate) height: Tensor,
+    pub(crate) width: Tensor,
 }
 
 impl RelativePositions {
+    /// From f32 tables for distances between rows and between columns.
+    ///
+    /// # Errors
+    /// When they lie on a GPU that fails.
+    pub fn new(height: Tensor, width: Tensor) -> Result<Self> {
+        on_gpu!(height, gpu => gpu.tables(&height, &width));
+        Ok(Self { height, width })
+    }
+
     fn with<R>(
         &self,
         grid: usize,

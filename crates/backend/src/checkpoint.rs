@@ -1,10 +1,10 @@
 //! A model's weights on disk: one safetensors file, or several with or without an index.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::Uploaded;
 use crate::{Error, ModelFiles, Result, files, header, json};
 use agx_ocr_kernels::{half::bf16, mapped::MappedFile};
 use candle_core::Device;
-#[cfg(feature = "cuda")]
-use candle_core::Tensor;
 use safetensors::Dtype;
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ pub struct Weight {
     pub(crate) range: Range<usize>,
     /// A copy on a GPU, in the element type of its products.
     #[cfg(feature = "cuda")]
-    pub(crate) uploaded: Option<Tensor>,
+    pub(crate) uploaded: Option<Uploaded>,
 }
 
 impl Weight {
@@ -72,7 +72,7 @@ impl Weight {
     pub fn device(&self) -> &Device {
         #[cfg(feature = "cuda")]
         if let Some(uploaded) = &self.uploaded {
-            return uploaded.device();
+            return uploaded.values().device();
         }
         &Device::Cpu
     }

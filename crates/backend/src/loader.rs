@@ -69,7 +69,7 @@ impl Checkpoint {
             notes: RefCell::default(),
             #[cfg(feature = "cuda")]
             uploader: match Gpu::of(device)? {
-                Some(gpu) => Some(RefCell::new(Uploader::new(gpu)?)),
+                Some(gpu) => Some(RefCell::new(Uploader::new(gpu, self.size())?)),
                 None => None,
             },
         };
@@ -77,6 +77,10 @@ impl Checkpoint {
             shared: &shared,
             prefix: String::new(),
         });
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &shared.uploader {
+            uploader.borrow_mut().finish()?;
+        }
         let Notes {
             used,
             mut mismatch,
@@ -160,9 +164,9 @@ impl Loader<'_> {
     #[cfg(feature = "cuda")]
     fn place(&self, mut weight: Weight, notes: &mut Notes) -> Weight {
         if let (Some(uploader), None) = (&self.shared.uploader, &notes.failed) {
-            let uploaded = uploader.borrow_mut().upload(weight.values(), &weight.shape);
+            let uploaded = uploader.borrow_mut().upload(&weight);
             match uploaded {
-                Ok(tensor) => weight.uploaded = Some(tensor),
+                Ok(uploaded) => weight.uploaded = Some(uploaded),
                 Err(error) => notes.failed = Some(error),
             }
         }

@@ -32,6 +32,9 @@ pub struct Machine {
     /// Rate of copies from the host's memory to a GPU, in 10⁹ bytes a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload_gbs: Option<f64>,
+    /// The rate at which the model's weights came from their files to a GPU, in 10⁹ bytes a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_gbs: Option<f64>,
 }
 
 /// Cores of one speed.
@@ -147,6 +150,7 @@ impl Ocr {
             },
             read_gbs: three_digits(1e-9 * limits.read),
             upload_gbs: None,
+            weights_gbs: None,
         }
     }
 
@@ -165,6 +169,7 @@ impl Ocr {
             },
             read_gbs: rate(1.0, gpu.copy),
             upload_gbs: Some(rate(1.0, gpu.upload)),
+            weights_gbs: gpu.weights.map(|weights| rate(1.0, weights)),
         }
     }
 }
@@ -252,6 +257,7 @@ mod tests {
             },
             read_gbs: 20.0,
             upload_gbs: None,
+            weights_gbs: None,
         }
     }
 

@@ -102,10 +102,8 @@ impl RelativeTables {
                     &self.device,
                 )?)
             };
-            Ok(RelativePositions {
-                height: table(&self.height)?,
-                width: table(&self.width)?,
-            })
+            let (height, width) = (table(&self.height)?, table(&self.width)?);
+            Ok(RelativePositions::new(height, width)?)
         })
     }
 }

@@ -159,11 +159,10 @@ impl Gpu {
             self.convert(qkv, self.dtype())?,
             self.empty(shape, self.dtype())?,
         );
-        let [height, width] = self.tables(relative)?;
         let args = [
             self.address(&qkv)?,
-            self.address(&height)?,
-            self.address(&width)?,
+            self.address(&relative.height)?,
+            self.address(&relative.width)?,
             self.address(&out)?,
         ];
         let kernel = self.named(&format!("attention_rel{side}"));
@@ -184,8 +183,8 @@ impl Gpu {
     ) -> Result<Tensor> {
         let (batch, height, width, row) = qkv.dims4()?;
         let dim = row / 3 / heads;
-        let padding = match self.bias(projection)? {
-            Some(bias) => bias.clone(),
+        let padding = match self.bias(projection.bias.as_ref(), self.dtype())? {
+            Some(bias) => bias,
             None => self.zeros(row, self.dtype())?,
         };
         let sides = (height, width, window);
@@ -197,12 +196,11 @@ impl Gpu {
             self.convert(qkv, self.dtype())?,
             self.empty(shape, self.dtype())?,
         );
-        let [table_height, table_width] = self.tables(relative)?;
         let args = [
             self.address(&qkv)?,
             self.address(&padding)?,
-            self.address(&table_height)?,
-            self.address(&table_width)?,
+            self.address(&relative.height)?,
+            self.address(&relative.width)?,
             self.address(&out)?,
             Arg::int(height),
             Arg::int(width),
@@ -229,9 +227,8 @@ impl Gpu {
             self.convert(qkv, self.dtype())?,
             self.empty(shape, self.dtype())?,
         );
-        let tables = relative.map(|relative| self.tables(relative)).transpose()?;
-        let [table_height, table_width] = match &tables {
-            Some([height, width]) => [self.address(height)?, self.address(width)?],
+        let [table_height, table_width] = match relative {
+            Some(tables) => [self.address(&tables.height)?, self.address(&tables.width)?],
             None => [Arg::NULL; 2],
         };
         let args = [
@@ -256,10 +253,11 @@ impl Gpu {
         Ok(out)
     }
 
-    /// The tables as values of the device's type.
-    pub(super) fn tables(&self, relative: &RelativePositions) -> Result<[Tensor; 2]> {
+    /// The tables as values of the device's type, as the kernels take them.
+    pub(crate) fn tables(&self, height: &Tensor, width: &Tensor) -> Result<RelativePositions> {
         let table = |table: &Tensor| self.convert(table, self.dtype());
-        Ok([table(&relative.height)?, table(&relative.width)?])
+        let (height, width) = (table(height)?, table(width)?);
+        Ok(RelativePositions { height, width })
     }
 
     /// Queries, keys and values of `norm(x)`.

@@ -52,12 +52,11 @@ impl Gpu {
         let windows = batch * height.div_ceil(side) * width.div_ceil(side);
         let wide = (windows, side * side, 3, heads, columns);
         let wide = self.empty(wide, self.dtype())?;
-        let [table_height, table_width] = self.tables(relative)?;
         let args = [
             self.address(&qkv)?,
             self.address_or_null(padding)?,
-            self.address(&table_height)?,
-            self.address(&table_width)?,
+            self.address(&relative.height)?,
+            self.address(&relative.width)?,
             self.address(&wide)?,
             Arg::int(height),
             Arg::int(width),

@@ -1,6 +1,6 @@
 //! An open device.
 
-use super::launch::Arg;
+use super::{blas::Blas, launch::Arg};
 use crate::{Capability, LEAST, Result, device::Contents};
 use agx_ocr_kernels::half::{bf16, f16};
 use candle_core::{
@@ -82,8 +82,10 @@ pub(crate) struct Gpu {
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     functions: RwLock<HashMap<String, CudaFunction>>,
-    /// cuBLAS has one workspace for all.
-    pub(super) blas: Mutex<()>,
+    /// Its workspace is one for all.
+    pub(super) blas: Mutex<Blas>,
+    /// Bytes a second at which a model's weights came.
+    upload: Mutex<Option<f64>>,
     /// Held by whoever computes on the device.
     turn: Mutex<()>,
     dtype: DType,
@@ -122,7 +124,8 @@ impl Gpu {
         let gpu = Arc::new(Self {
             modules,
             functions: RwLock::default(),
-            blas: Mutex::default(),
+            blas: Mutex::new(Blas::new()?),
+            upload: Mutex::default(),
             turn: Mutex::default(),
             scratch: Mutex::default(),
             multiprocessors: usize::try_from(multiprocessors.w()?).unwrap_or(1),
@@ -168,10 +171,6 @@ impl Gpu {
         Device::Cuda(self.device.clone())
     }
 
-    pub(super) fn candle(&self) -> &CudaDevice {
-        &self.device
-    }
-
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
@@ -184,6 +183,16 @@ impl Gpu {
     /// How many multiprocessors it has.
     pub(super) fn multiprocessors(&self) -> usize {
         self.multiprocessors
+    }
+
+    /// Notes that a model's weights came with so many bytes a second.
+    pub(super) fn note_upload(&self, rate: f64) {
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = Some(rate);
+    }
+
+    /// Bytes a second at which the last model's weights came.
+    pub(super) fn upload(&self) -> Option<f64> {
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory for kernels to work in: always the same for a name and a number of values, with all

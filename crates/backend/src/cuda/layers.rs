@@ -1,7 +1,7 @@
 //! Layers with weights of their own.
 
 use super::{
-    Gpu,
+    Gpu, Uploaded,
     launch::{Arg, name, several},
 };
 use crate::{Activation, LayerNorm, Linear, Result, RmsNorm, Weight};
@@ -10,6 +10,10 @@ use candle_core::{DType, Error, Tensor};
 impl Weight {
     /// The weight on the device, in its element type.
     pub(super) fn on_gpu(&self) -> Result<&Tensor> {
+        self.uploaded().map(Uploaded::values)
+    }
+
+    fn uploaded(&self) -> Result<&Uploaded> {
         let missing = || Error::Msg("a weight that was loaded for the CPU".into()).into();
         self.uploaded.as_ref().ok_or_else(missing)
     }
@@ -19,7 +23,6 @@ impl Gpu {
     /// `y = x Wᵀ + b` in f32.
     pub(crate) fn linear(&self, layer: &Linear, x: &Tensor) -> Result<Tensor> {
         let y = self.product_of(layer, x, DType::F32)?;
-        self.add_bias(&y, layer.bias.as_ref())?;
         y.reshape(shape(x, layer.output())).map_err(Into::into)
     }
 
@@ -32,14 +35,14 @@ impl Gpu {
     ) -> Result<Tensor> {
         let normed = self.normed(norm, x, self.dtype())?;
         let y = self.product_of(layer, &normed, self.dtype())?;
-        self.bias_activation(&y, self.bias(layer)?, None)?;
         y.reshape(shape(x, layer.output())).map_err(Into::into)
     }
 
     /// `residual += x Wᵀ + b` in place, in f32.
     pub(crate) fn linear_add(&self, layer: &Linear, residual: &Tensor, x: &Tensor) -> Result<()> {
-        let y = self.product_of(layer, x, self.dtype())?;
-        self.add_residual(residual, &y, self.bias(layer)?)
+        let x = self.factor(x)?;
+        let bias = self.bias(layer.bias.as_ref(), DType::F32)?;
+        self.add_product(&x, layer.weight.on_gpu()?, bias.as_ref(), residual)
     }
 
     /// `x += second(activation(first(norm(x))))` in place.
@@ -50,8 +53,9 @@ impl Gpu {
         x: &Tensor,
     ) -> Result<()> {
         let normed = self.normed(norm, x, self.dtype())?;
-        let inner = self.product_of(first, &normed, self.dtype())?;
-        self.bias_activation(&inner, self.bias(first)?, Some(activation))?;
+        let inner = self.product(&normed, first.weight.on_gpu()?, None, self.dtype())?;
+        let bias = self.bias(first.bias.as_ref(), self.dtype())?;
+        self.bias_activation(&inner, bias.as_ref(), activation)?;
         self.linear_add(second, x, &inner)
     }
 
@@ -123,8 +127,11 @@ impl Gpu {
         args.extend(x.stride().iter().map(|&stride| Arg::long(stride)));
         let name = self.named("unfold");
         self.launch(&name, several(count), &args)?;
-        let y = self.product(&unfolded, &weight.reshape((output, input))?, DType::F32)?;
-        self.add_bias(&y, bias)?;
+        let (weight, bias) = (
+            weight.reshape((output, input))?,
+            self.bias(bias, DType::F32)?,
+        );
+        let y = self.product(&unfolded, &weight, bias.as_ref(), DType::F32)?;
         Ok(y.reshape((batch, down, across, output))?)
     }
 
@@ -147,23 +154,26 @@ impl Gpu {
         Ok(y)
     }
 
-    /// `x Wᵀ` without the bias, `[rows, output]`.
+    /// `x Wᵀ + b` of `dtype`, `[rows, output]`.
     pub(super) fn product_of(&self, layer: &Linear, x: &Tensor, dtype: DType) -> Result<Tensor> {
-        let x = self.convert(&self.contiguous(x)?, self.dtype())?;
-        self.product(&x, layer.weight.on_gpu()?, dtype)
+        let bias = self.bias(layer.bias.as_ref(), dtype)?;
+        self.product(
+            &self.factor(x)?,
+            layer.weight.on_gpu()?,
+            bias.as_ref(),
+            dtype,
+        )
     }
 
-    /// `y += bias` for each row of f32 `y`.
-    fn add_bias(&self, y: &Tensor, bias: Option<&Weight>) -> Result<()> {
-        match bias {
-            // It is of the device's type.
-            Some(bias) => self.add_rows(y, &self.convert(bias.on_gpu()?, DType::F32)?),
-            None => Ok(()),
-        }
+    /// `x` as products take it.
+    fn factor(&self, x: &Tensor) -> Result<Tensor> {
+        self.convert(&self.contiguous(x)?, self.dtype())
     }
 
-    pub(super) fn bias<'a>(&self, layer: &'a Linear) -> Result<Option<&'a Tensor>> {
-        layer.bias.as_ref().map(Weight::on_gpu).transpose()
+    /// A bias as values of `dtype`: the device's type, or f32.
+    pub(super) fn bias(&self, bias: Option<&Weight>, dtype: DType) -> Result<Option<Tensor>> {
+        let of = |bias: &Weight| bias.uploaded()?.of_type(self, dtype);
+        bias.map(of).transpose()
     }
 }
 

@@ -32,6 +32,7 @@ impl Gpu {
             products: self.products(self.dtype())?,
             copy: self.copied()?,
             upload: self.uploaded()?,
+            weights: self.upload(),
         })
     }
 
@@ -47,7 +48,7 @@ impl Gpu {
         let rows = Tensor::from_vec(values, (DIFFERENT, SIDE), &self.device())?;
         let rows = self.convert(&rows, dtype)?;
         let square = self.cat(&vec![&rows; SIDE / DIFFERENT], 0)?;
-        let rate = self.rate(|| self.product(&square, &square, dtype).map(|_| ()))?;
+        let rate = self.rate(|| self.product(&square, &square, None, dtype).map(|_| ()))?;
         Ok((SIDE * SIDE * SIDE) as f64 * rate)
     }
 

@@ -1,4 +1,4 @@
-//! CUDA: own kernels and cuBLAS, on candle's tensors.
+//! CUDA: own kernels and cuBLASLt, on candle's tensors.
 //!
 //! The residual stream is f32. Weights, and what goes into and comes out of large products, have
 //! the device's element type: bf16, f16 or f32. All work of a device is on one stream.
@@ -49,4 +49,4 @@ pub use greedy::Greedy;
 pub(crate) use pages::Pages;
 pub(crate) use probe::{gpus, open};
 pub(crate) use recorded::Recordings;
-pub(crate) use upload::Uploader;
+pub(crate) use upload::{Uploaded, Uploader};

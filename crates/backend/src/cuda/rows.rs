@@ -69,43 +69,21 @@ impl Gpu {
         &self,
         y: &Tensor,
         bias: Option<&Tensor>,
-        activation: Option<Activation>,
+        activation: Activation,
     ) -> Result<()> {
         let activation = match activation {
-            None => 0,
-            Some(Activation::Gelu) => 1,
-            Some(Activation::QuickGelu) => 2,
+            Activation::Gelu => 1,
+            Activation::QuickGelu => 2,
         };
-        if bias.is_none() && activation == 0 {
-            return Ok(());
-        }
-        let count = y.elem_count();
         let args = [
             self.address(y)?,
             self.address_or_null(bias)?,
-            Arg::long(count),
+            Arg::long(y.elem_count()),
             Arg::int(last(y)),
             Arg::Int(activation),
         ];
         let kernel = format!("bias_activation_{}", name(y.dtype()));
-        self.launch(&kernel, several(count), &args)
-    }
-
-    /// `x += y + bias` in place, `x` f32.
-    pub(super) fn add_residual(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
-        let count = x.elem_count();
-        if y.elem_count() != count {
-            return Err(Error::Msg(format!("{:?} on {:?}", y.shape(), x.shape())).into());
-        }
-        let args = [
-            self.address(x)?,
-            self.address(y)?,
-            self.address_or_null(bias)?,
-            Arg::long(count),
-            Arg::int(last(x)),
-        ];
-        let kernel = format!("add_residual_{}", name(y.dtype()));
-        self.launch(&kernel, several(count), &args)
+        self.launch(&kernel, several(y.elem_count()), &args)
     }
 
     /// `x += y` in place, `y` again and again; both f32.

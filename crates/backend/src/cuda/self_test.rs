@@ -25,7 +25,7 @@ impl Gpu {
         }
         let shift = Tensor::from_vec(shift, (SIDE, SIDE), &self.device())?;
         let shift = self.convert(&shift, self.dtype())?;
-        let product = self.product(&normed, &shift, DType::F32)?;
+        let product = self.product(&normed, &shift, None, DType::F32)?;
 
         // One head whose queries, keys and values are the rows' own: of equal rows the mean is one.
         let alike = Tensor::from_vec(

@@ -70,6 +70,8 @@ pub struct GpuLimits {
     pub copy: f64,
     /// Bytes a second from the host's memory to the device.
     pub upload: f64,
+    /// Bytes a second at which the last model's weights came there from its files.
+    pub weights: Option<f64>,
 }
 
 /// Measures what a device reaches at most, which takes about 0.3 seconds in which nothing else should

@@ -121,22 +121,6 @@ __device__ void bias_activation(T *y, const T *bias, size_t count, int size, int
     });
 }
 
-// x += y + bias, for x and y [count / size, size]; `bias` may be null.
-template <int N, typename T>
-__device__ void add_residual(float *x, const T *y, const T *bias, size_t count, int size) {
-    struct In { Pack<float, N> x; Pack<T, N> y, bias; };
-    const auto read = [=](size_t i) {
-        return In{load<N>(x + i * N), load<N>(y + i * N), bias_at<N>(bias, i * N, size)};
-    };
-    each<PACKS<N>>(count / N, read, [=](size_t i, In in) {
-        float v[N], b[N];
-        widen(in.y, v), widen(in.bias, b);
-#pragma unroll
-        for (int j = 0; j < N; ++j) in.x.of[j] += v[j] + b[j];
-        store(x + i * N, in.x);
-    });
-}
-
 // x += y, again and again: y [period].
 template <int N> __device__ void add_rows(float *x, const float *y, size_t count, size_t period) {
     struct In { Pack<float, N> x, y; };
@@ -294,9 +278,6 @@ __device__ void rotate_append(T *q, const T *k, const T *v, T *keys, T *values, 
 #define ALL(T, t)                                                                                    \
     __global__ void bias_activation_##t(T *y, const T *bias, size_t count, int size, int activation) { \
         BY(WIDE<T>, size, (y, bias), bias_activation, (y, bias, count, size, activation))            \
-    }                                                                                                \
-    __global__ void add_residual_##t(float *x, const T *y, const T *bias, size_t count, int size) {  \
-        BY(4, size, (x, y, bias), add_residual, (x, y, bias, count, size))                           \
     }                                                                                                \
     __global__ void silu_product_##t(T *gate, const T *up, size_t count) {                           \
         BY(WIDE<T>, count, (gate, up), silu_product, (gate, up, count))                              \
