@@ -135,6 +135,11 @@ impl Ocr {
         until.keep(false);
         let mut progress = |done, _| on_view(done);
         let vision = self.encoder.encode(&band.views, until, &mut progress)?;
+        // A GPU may still be at it, and has nothing to read before it is done.
+        vision
+            .device()
+            .synchronize()
+            .map_err(agx_ocr_backend::Error::from)?;
         stats.vision_ms += milliseconds(started);
         stats.vision_multiply_adds += band.multiply_adds(&self.vision);
         let rows = vision.dim(0).map_err(agx_ocr_backend::Error::from)?;
