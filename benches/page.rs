@@ -11,7 +11,7 @@ use agx_ocr_pipeline::{
 use agx_ocr_vision::views;
 use criterion::{Criterion, SamplingMode, Throughput};
 use image::{ImageFormat, RgbImage};
-use std::{env, fs, io::Cursor, ops::ControlFlow};
+use std::{env, fs, io::Cursor, ops::ControlFlow, time::Duration};
 
 /// Names the directory of a full-size model.
 const FULL_MODEL: &str = "AGX_OCR_FULL_MODEL";
@@ -83,6 +83,11 @@ fn full(c: &mut Criterion) {
         ("gundam_32_tokens", &large, Mode::Gundam, 32),
         ("gundam_900_tokens", &large, Mode::Gundam, 900),
     ];
+    let encoded = [
+        ("base", &small, Mode::Base),
+        ("gundam", &large, Mode::Gundam),
+    ];
+    vision(c, &ocr, encoded);
     let mut group = c.benchmark_group(named("page_full"));
     group.sampling_mode(SamplingMode::Flat);
     for (name, image, mode, tokens) in pages {
@@ -98,6 +103,29 @@ fn full(c: &mut Criterion) {
                 let listen = |_: Event<'_>| ControlFlow::Continue(());
                 let read = ocr.read_image(image, &Task::Text, &options, listen);
                 read.expect("a page")
+            });
+        });
+    }
+}
+
+/// The image encoders alone, as pages' statistics have them.
+fn vision(c: &mut Criterion, ocr: &Ocr, pages: [(&str, &RgbImage, Mode); 2]) {
+    let mut group = c.benchmark_group(named("vision_full"));
+    group.sampling_mode(SamplingMode::Flat);
+    for (name, image, mode) in pages {
+        let mut options = ReadOptions::default();
+        (options.mode, options.max_tokens) = (mode, Some(1));
+        let encode = || {
+            let listen = |_: Event<'_>| ControlFlow::Continue(());
+            let read = ocr.read_image(image, &Task::Text, &options, listen);
+            read.expect("a page").stats
+        };
+        let multiply_adds = encode().vision_multiply_adds;
+        group.throughput(Throughput::Elements(multiply_adds));
+        group.bench_function(name, |b| {
+            b.iter_custom(|pages| {
+                let ms: f64 = (0..pages).map(|_| encode().vision_ms).sum();
+                Duration::from_secs_f64(1e-3 * ms)
             });
         });
     }

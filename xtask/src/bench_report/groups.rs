@@ -29,7 +29,7 @@ pub enum Elements {
 }
 
 /// Name, elements, and what is measured, in the page's order. Others come behind them.
-const GROUPS: [(&str, Elements, &str); 13] = [
+const GROUPS: [(&str, Elements, &str); 14] = [
     (
         "page_full",
         Elements::Tokens,
@@ -50,6 +50,11 @@ const GROUPS: [(&str, Elements, &str); 13] = [
         "preprocess",
         Elements::Pixels,
         "What happens to a page before the model.",
+    ),
+    (
+        "vision_full",
+        Elements::MultiplyAdds,
+        "The full-size model's image encoders.",
     ),
     (
         "sam_block",
