@@ -124,7 +124,7 @@ impl Uploader {
             return Err(Error::Msg(format!("{all} values for {:?}", weight.shape())).into());
         }
         let tensor = self.gpu.empty(weight.shape(), DType::BF16)?;
-        self.bytes += all * size_of::<bf16>();
+        self.bytes += size_of_val(weight.values());
         let mut from = 0;
         while from < all {
             let count = (all - from).min(BUFFER - self.filled);
