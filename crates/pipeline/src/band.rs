@@ -103,6 +103,8 @@ pub(crate) struct BandAnswer<'a> {
     started: Instant,
     /// Milliseconds.
     first_token: Option<f64>,
+    /// Milliseconds of joining a batch, and this answer's share of the batch's steps.
+    share: Option<(f64, f64)>,
     ids: Vec<u32>,
 }
 
@@ -113,6 +115,18 @@ impl BandAnswer<'_> {
             .get_or_insert_with(|| milliseconds(self.started));
         self.ids.push(id);
         self.stream.push(id).unwrap_or_default()
+    }
+
+    /// Notes how long joining a batch took.
+    pub(crate) fn joined(&mut self, ms: f64) {
+        self.share = Some((ms, 0.0));
+    }
+
+    /// Notes this answer's share of a step that it had with others.
+    pub(crate) fn stepped(&mut self, ms: f64) {
+        if let Some((_, steps)) = &mut self.share {
+            *steps += ms;
+        }
     }
 
     /// Tokens so far.
@@ -148,6 +162,7 @@ impl Ocr {
             stream: self.tokenizer.stream(Special::Skip),
             started: Instant::now(),
             first_token: None,
+            share: None,
             ids: Vec::new(),
         };
         Ok((BandPrompt { band, ids, vision }, answer))
@@ -212,9 +227,10 @@ impl Ocr {
     /// Adds what an answer took.
     fn count(&self, prompt: &BandPrompt, heard: &BandAnswer<'_>, answer: &Answer, to: &mut Stats) {
         let (total, tokens) = (milliseconds(heard.started), prompt.ids.ids.len());
-        let prefill = heard.first_token.unwrap_or(total);
+        let first = heard.first_token.unwrap_or(total);
+        let (prefill, decode) = heard.share.unwrap_or((first, total - first));
         to.prefill_ms += prefill;
-        to.decode_ms += total - prefill;
+        to.decode_ms += decode;
         let decoder = self.decoder.config();
         to.prefill_multiply_adds += decoder.prefill_multiply_adds(tokens);
         let bytes = (1..=answer.steps).map(|i| decoder.decode_bytes(tokens + i));

@@ -3,6 +3,7 @@
 use crate::{
     Error, Event, Ocr, Page, ReadOptions, Result,
     input::DecodedImage,
+    ocr::milliseconds,
     reading::{Asked, Awaited, PageReading},
     until::Until,
 };
@@ -211,7 +212,7 @@ impl<'a> Pages<'a> {
             let on_event = &mut of_page(page.index, tell);
             self.ocr.next_band(&mut page.reading, asked, on_event)
         };
-        let awaited = match next {
+        let mut awaited = match next {
             Ok(Some(awaited)) => awaited,
             Ok(None) => {
                 let ended = {
@@ -226,12 +227,16 @@ impl<'a> Pages<'a> {
             }
             Err(error) => return self.ended(page, Err(error), tell),
         };
+        let started = Instant::now();
         match self.join(&awaited, &page.reading.until) {
-            Ok(ticket) => self.seats.push(Seat {
-                page,
-                awaited,
-                ticket,
-            }),
+            Ok(ticket) => {
+                awaited.answer.joined(milliseconds(started));
+                self.seats.push(Seat {
+                    page,
+                    awaited,
+                    ticket,
+                });
+            }
             Err(error) if error.is_out_of_memory() && !self.seats.is_empty() => {
                 page.reading.forget(&awaited);
                 self.put_off(page);
@@ -262,6 +267,7 @@ impl<'a> Pages<'a> {
 
     /// A token more for each page.
     fn step(&mut self, tell: &mut Tell<'_>) -> Result<Vec<Ended>, Stop> {
+        let (started, together) = (Instant::now(), self.batch.len().max(1));
         let seats = &mut self.seats;
         let on_token = &mut |ticket: Ticket, id, _: f32| {
             let seat = seats.iter_mut().find(|seat| seat.ticket == ticket);
@@ -283,7 +289,12 @@ impl<'a> Pages<'a> {
                 self.give_one_up(error, tell)?;
                 Ok(Vec::new())
             }
-            ended => Ok(ended?),
+            ended => {
+                let share = milliseconds(started) / together as f64;
+                let seats = self.seats.iter_mut();
+                seats.for_each(|seat| seat.awaited.answer.stepped(share));
+                Ok(ended?)
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     ops::ControlFlow::{self, Break, Continue},
     path::{Path, PathBuf},
     sync::LazyLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const PAGES: [&str; 5] = [
@@ -96,10 +96,15 @@ fn expected(name: &str) -> String {
 fn pages_say_together_what_they_say_alone() {
     let options = ReadOptions::default();
     for size in [1, 2, 4, 8] {
+        let started = Instant::now();
         let (read, beside) = read(&PAGES, &options, size);
+        let took = 1e3 * started.elapsed().as_secs_f64();
         // One leaves, and another joins.
         assert_eq!(beside.iter().max(), Some(&size.min(PAGES.len())));
         assert_eq!(beside.len(), PAGES.len());
+        let stats = |page: &Page| page.stats.prefill_ms + page.stats.decode_ms;
+        let steps: f64 = read.iter().flatten().map(stats).sum();
+        assert!(0.0 < steps && steps <= took, "{steps} of {took} ms");
         for (name, page) in PAGES.iter().zip(read) {
             let page = page.unwrap();
             assert_eq!(page.text, expected(name), "{name}, {size} at a time");
