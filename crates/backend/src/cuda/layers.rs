@@ -53,9 +53,18 @@ impl Gpu {
         x: &Tensor,
     ) -> Result<()> {
         let normed = self.normed(norm, x, self.dtype())?;
-        let inner = self.product(&normed, first.weight.on_gpu()?, None, self.dtype())?;
+        let weight = first.weight.on_gpu()?;
         let bias = self.bias(first.bias.as_ref(), self.dtype())?;
-        self.bias_activation(&inner, bias.as_ref(), activation)?;
+        // Where values are rounded to 16 bits anyway.
+        let fused = activation == Activation::Gelu && self.dtype() != DType::F32;
+        let inner = match bias.as_ref().filter(|_| fused) {
+            Some(bias) => self.product_gelu(&normed, weight, bias)?,
+            None => {
+                let inner = self.product(&normed, weight, None, self.dtype())?;
+                self.bias_activation(&inner, bias.as_ref(), activation)?;
+                inner
+            }
+        };
         self.linear_add(second, x, &inner)
     }
 
