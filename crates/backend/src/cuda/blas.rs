@@ -41,6 +41,8 @@ const REPEATS: usize = 3;
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
     plans: HashMap<Kind, Plan>,
+    /// Whether kernels are tried for what is asked for.
+    choosing: bool,
 }
 
 /// What the choice of a kernel depends on.
@@ -96,6 +98,7 @@ impl Blas {
         Ok(Self {
             handle: result::create_handle().map_err(failed)?,
             plans: HashMap::new(),
+            choosing: false,
         })
     }
 
@@ -385,13 +388,14 @@ impl Gpu {
         };
         self.stream().context().bind_to_thread().w()?;
         let mut blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
+        let choosing = blas.choosing;
         let (handle, plan) = blas.plan(kind)?;
         if let Some(bias) = bias {
             let place = Description::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             plan.set(place, bias).map_err(failed)?;
         }
-        let recording = self.stream().capture_status().w()?;
-        if recording == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+        let recorded = self.stream().capture_status().w()?;
+        if choosing && recorded == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
             plan.choose(|plan, algorithm| {
                 self.time(y, |y| {
                     plan.run(self, handle, algorithm, Operands { y, ..at })
@@ -399,6 +403,19 @@ impl Gpu {
             })?;
         }
         plan.run(self, handle, &plan.algorithm, at)
+    }
+
+    /// `work`, for whose products several kernels are tried and the fastest kept: that loads them, which
+    /// takes milliseconds each.
+    pub(super) fn choosing<R>(&self, work: impl FnOnce() -> R) -> R {
+        let set = |to| {
+            let mut blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
+            blas.choosing = to;
+        };
+        set(true);
+        let done = work();
+        set(false);
+        done
     }
 
     /// Milliseconds for `work` that writes to an address of memory like `y`'s, and not to `y`.

@@ -20,8 +20,10 @@ const MOST: usize = 24;
 pub(crate) struct Recordings(Mutex<HashMap<Vec<usize>, Known>>);
 
 enum Known {
-    /// It was done once, all that its kernels work with is there, and this is the result's kind.
-    Done(Shape, DType),
+    /// It was done once, and all that its kernels work with is there.
+    Done,
+    /// Its products have their kernels too, and this is the result's kind.
+    Chosen(Shape, DType),
     Recorded(Recording),
 }
 
@@ -33,8 +35,9 @@ struct Recording {
 }
 
 impl Recordings {
-    /// `work(x)`, for contiguous `x` on a device: done as it is for the first input of a shape, recorded
-    /// with the second, and only repeated from then on.
+    /// `work(x)`, for contiguous `x` on a device: done as it is for the first input of a shape, with a
+    /// choice of kernels for the second (which takes longer than a page or two can make up for),
+    /// recorded with the third, and only repeated from then on.
     pub(crate) fn run<E: From<crate::Error>>(
         &self,
         gpu: &Arc<Gpu>,
@@ -47,12 +50,17 @@ impl Recordings {
             None => {
                 let y = work(x)?;
                 if !full {
-                    let done = Known::Done(y.shape().clone(), y.dtype());
-                    known.insert(x.dims().to_vec(), done);
+                    known.insert(x.dims().to_vec(), Known::Done);
                 }
                 Ok(y)
             }
-            Some(Known::Done(shape, dtype)) => {
+            Some(Known::Done) => {
+                let y = gpu.choosing(|| work(x))?;
+                let chosen = Known::Chosen(y.shape().clone(), y.dtype());
+                known.insert(x.dims().to_vec(), chosen);
+                Ok(y)
+            }
+            Some(Known::Chosen(shape, dtype)) => {
                 let input = gpu.empty(x.shape(), x.dtype())?;
                 let output = gpu.empty(shape, *dtype)?;
                 let mut failed = None;
