@@ -34,6 +34,7 @@ mod launch;
 mod layers;
 mod limits;
 mod pages;
+mod plan;
 mod probe;
 mod recorded;
 mod rows;
