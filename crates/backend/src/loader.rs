@@ -69,7 +69,10 @@ impl Checkpoint {
             notes: RefCell::default(),
             #[cfg(feature = "cuda")]
             uploader: match Gpu::of(device)? {
-                Some(gpu) => Some(RefCell::new(Uploader::new(gpu, self.size())?)),
+                Some(gpu) => {
+                    let counts = self.tensors.values().map(|info| info.range.len() / 2);
+                    Some(RefCell::new(Uploader::new(gpu, counts)?))
+                }
                 None => None,
             },
         };
@@ -79,7 +82,7 @@ impl Checkpoint {
         });
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &shared.uploader {
-            uploader.borrow_mut().finish()?;
+            uploader.borrow().finish()?;
         }
         let Notes {
             used,

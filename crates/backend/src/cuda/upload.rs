@@ -4,14 +4,15 @@ use super::Gpu;
 use crate::{Result, Weight};
 use agx_ocr_kernels::half::{bf16, f16};
 use candle_core::{
-    DType, Error, Tensor,
+    DType, Tensor,
     cuda_backend::{
         WrapErr,
-        cudarc::driver::{CudaEvent, PinnedHostSlice, result::memcpy_htod_async},
+        cudarc::driver::{CudaEvent, result::memcpy_htod_async},
     },
 };
+use rayon::prelude::*;
 use std::{
-    mem,
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +25,8 @@ const PIECE: usize = 1 << 20;
 /// Threads that fetch at most. What they have at hand cannot be moved by the system, and more of them
 /// are no faster than the link.
 const THREADS: usize = 16;
+/// Weights begin at a multiple of so many values, as kernels that load many at once want it.
+const ALIGNED: usize = 128;
 
 /// A weight on the device.
 #[derive(Clone, Debug)]
@@ -58,53 +61,63 @@ impl Uploaded {
 pub(crate) struct Uploader {
     gpu: Arc<Gpu>,
     started: Instant,
-    /// Bytes of all weights so far, in the files.
-    bytes: usize,
-    /// What is still to be copied.
-    pieces: Vec<Piece>,
+    /// The last has what room is left.
+    blocks: Vec<Block>,
 }
 
-/// Values of a weight from `from` on.
-struct Piece {
-    weight: Weight,
-    from: usize,
-    count: usize,
-    /// Where they go. It lives until then, even if nobody else wants it.
-    to: Tensor,
+/// Weights one behind the other on the device: to ask for each one's room, and to copy the small ones
+/// alone, would take as long as the copying.
+struct Block {
+    values: Tensor,
+    /// The weights and where each begins.
+    weights: Vec<(usize, Weight)>,
+    /// Where the last one ends.
+    end: usize,
+}
+
+impl Block {
+    fn new(gpu: &Gpu, values: usize) -> Result<Self> {
+        Ok(Self {
+            values: gpu.empty(values, gpu.dtype())?,
+            weights: Vec::new(),
+            end: 0,
+        })
+    }
+
+    /// Where the next weight begins.
+    fn next(&self) -> usize {
+        self.end.next_multiple_of(ALIGNED)
+    }
 }
 
 impl Uploader {
-    /// For weights of so many bytes at most.
-    pub(crate) fn new(gpu: Arc<Gpu>, bytes: usize) -> Result<Self> {
+    /// For weights of so many values each.
+    pub(crate) fn new(gpu: Arc<Gpu>, weights: impl Iterator<Item = usize>) -> Result<Self> {
         let started = Instant::now();
-        // The device's pool keeps what it had at once: getting it tensor by tensor takes longer.
-        // Where there is not so much, the tensors will say so.
-        let _ = gpu.empty(bytes / size_of::<bf16>(), gpu.dtype());
+        let values = weights.map(|count| count.next_multiple_of(ALIGNED)).sum();
+        let blocks = vec![Block::new(&gpu, values)?];
         Ok(Self {
             gpu,
             started,
-            bytes: 0,
-            pieces: Vec::new(),
+            blocks,
         })
     }
 
     /// The weight on the device, in its element type. Its values come with [`Self::finish`].
     pub(crate) fn upload(&mut self, weight: &Weight) -> Result<Uploaded> {
-        let all = weight.values().len();
-        if weight.shape().iter().product::<usize>() != all {
-            return Err(Error::Msg(format!("{all} values for {:?}", weight.shape())).into());
+        let count = weight.values().len();
+        let full = |block: &Block| block.next() + count > block.values.elem_count();
+        // One that comes a second time has no place among the others.
+        if self.blocks.last().is_none_or(full) {
+            self.blocks.push(Block::new(&self.gpu, count)?);
         }
-        let values = self.gpu.empty(weight.shape(), self.gpu.dtype())?;
-        self.bytes += size_of_val(weight.values());
-        let most = PIECE / self.gpu.dtype().size_in_bytes();
-        for from in (0..all).step_by(most) {
-            self.pieces.push(Piece {
-                weight: weight.clone(),
-                from,
-                count: (all - from).min(most),
-                to: values.clone(),
-            });
-        }
+        let last = self.blocks.len() - 1;
+        let block = &mut self.blocks[last];
+        let from = block.next();
+        let values = block.values.narrow(0, from, count)?;
+        let values = values.reshape(weight.shape())?;
+        block.weights.push((from, weight.clone()));
+        block.end = from + count;
         Ok(Uploaded {
             values,
             wide: Arc::default(),
@@ -112,24 +125,35 @@ impl Uploader {
     }
 
     /// Copies all weights, and notes how fast they came to the device.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        let (pieces, next) = (mem::take(&mut self.pieces), AtomicUsize::new(0));
-        let rest = || pieces.get(next.fetch_add(1, Ordering::Relaxed));
-        let copied = rayon::broadcast(|thread| {
-            if thread.index() >= THREADS.min(pieces.len()) {
-                return Ok(());
-            }
-            let mut staging = [Staging::new(&self.gpu)?, Staging::new(&self.gpu)?];
+    pub(crate) fn finish(&self) -> Result<()> {
+        let gpu = &*self.gpu;
+        let most = PIECE / gpu.dtype().size_in_bytes();
+        let pieces: Vec<(&Block, Range<usize>)> = (self.blocks.iter())
+            .flat_map(|block| {
+                let starts = (0..block.end).step_by(most);
+                starts.map(move |from| (block, from..block.end.min(from + most)))
+            })
+            .collect();
+        let next = AtomicUsize::new(0);
+        let threads = THREADS.min(pieces.len().max(1));
+        // SAFETY: any bytes are values, and those of weights are written before the device reads them.
+        let memory = unsafe { gpu.stream().context().alloc_pinned(threads * 2 * PIECE) };
+        let mut memory = memory.w()?;
+        let memory: &mut [u8] = memory.as_mut_slice().w()?;
+        let stagings = memory.par_chunks_mut(2 * PIECE);
+        stagings.try_for_each(|memory| -> Result<()> {
+            let (even, odd) = memory.split_at_mut(PIECE);
+            let mut staging = [Staging::new(gpu, even)?, Staging::new(gpu, odd)?];
             for turn in 0.. {
-                let Some(piece) = rest() else { break };
-                staging[turn % 2].copy(piece)?;
+                let piece = pieces.get(next.fetch_add(1, Ordering::Relaxed));
+                let Some((block, range)) = piece else { break };
+                staging[turn % 2].copy(block, range)?;
             }
             Ok(())
-        });
-        copied.into_iter().collect::<Result<()>>()?;
-        self.gpu.stream().synchronize().w()?;
-        let rate = self.bytes as f64 / self.started.elapsed().as_secs_f64();
-        self.gpu.note_upload(rate);
+        })?;
+        let weights = self.blocks.iter().flat_map(|block| &block.weights);
+        let bytes: usize = weights.map(|(_, weight)| weight.range.len()).sum();
+        gpu.note_upload(bytes as f64 / self.started.elapsed().as_secs_f64());
         Ok(())
     }
 }
@@ -137,17 +161,14 @@ impl Uploader {
 /// Memory between file and device.
 struct Staging<'a> {
     gpu: &'a Gpu,
-    memory: PinnedHostSlice<u8>,
+    memory: &'a mut [u8],
     /// When the device has all of it.
     copied: CudaEvent,
 }
 
 impl<'a> Staging<'a> {
-    fn new(gpu: &'a Gpu) -> Result<Self> {
-        let context = gpu.stream().context();
-        // SAFETY: any bytes are values, and they are written before the device reads them.
-        let memory = unsafe { context.alloc_pinned_with_flags(PIECE, 0) }.w()?;
-        let copied = context.new_event(None).w()?;
+    fn new(gpu: &'a Gpu, memory: &'a mut [u8]) -> Result<Self> {
+        let copied = gpu.stream().context().new_event(None).w()?;
         Ok(Self {
             gpu,
             memory,
@@ -155,21 +176,26 @@ impl<'a> Staging<'a> {
         })
     }
 
-    /// Takes the piece's values from the file, once the device has those before, and has it copy them.
-    fn copy(&mut self, piece: &Piece) -> Result<()> {
+    /// Takes values of the block from the files, once the device has those before, and has it copy them.
+    fn copy(&mut self, block: &Block, range: &Range<usize>) -> Result<()> {
         self.copied.synchronize().w()?;
-        let dtype = piece.to.dtype();
-        let from = piece.from * dtype.size_in_bytes();
-        let memory = &mut self.memory.as_mut_slice().w()?[..piece.count * dtype.size_in_bytes()];
-        let values = &piece.weight.values()[piece.from..][..piece.count];
-        match dtype {
-            DType::F32 => convert(values, bytemuck::cast_slice_mut(memory), bf16::to_f32),
-            DType::F16 => convert(values, bytemuck::cast_slice_mut(memory), |value| {
-                f16::from_f32(value.to_f32())
-            }),
-            _ => memory.copy_from_slice(bytemuck::cast_slice(values)),
+        let dtype = block.values.dtype();
+        let size = dtype.size_in_bytes();
+        let memory = &mut self.memory[..range.len() * size];
+        let after = |(from, _): &(usize, Weight)| *from <= range.start;
+        let first = block.weights.partition_point(after).saturating_sub(1);
+        for (from, weight) in &block.weights[first..] {
+            let values = weight.values();
+            let (start, end) = (range.start.max(*from), range.end.min(from + values.len()));
+            if *from >= range.end {
+                break;
+            }
+            if start < end {
+                let memory = &mut memory[(start - range.start) * size..(end - range.start) * size];
+                fetch(&values[start - from..end - from], memory, dtype);
+            }
         }
-        let to = self.gpu.pointer(&piece.to)? + from as u64;
+        let to = self.gpu.pointer(&block.values)? + (range.start * size) as u64;
         let stream = self.gpu.stream();
         // SAFETY: the tensor has room for the values there, and nobody writes to or frees the memory
         // until the device has them, which the next copy and `drop` wait for.
@@ -181,6 +207,17 @@ impl<'a> Staging<'a> {
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         let _ = self.gpu.stream().synchronize();
+    }
+}
+
+/// Values as those of another element type.
+fn fetch(values: &[bf16], memory: &mut [u8], dtype: DType) {
+    match dtype {
+        DType::F32 => convert(values, bytemuck::cast_slice_mut(memory), bf16::to_f32),
+        DType::F16 => convert(values, bytemuck::cast_slice_mut(memory), |value| {
+            f16::from_f32(value.to_f32())
+        }),
+        _ => memory.copy_from_slice(bytemuck::cast_slice(values)),
     }
 }
 
