@@ -6,7 +6,7 @@
 )]
 
 use crate::{
-    names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    names::{AlphaName, DtypeName, FormatName, LogFormatName, ModeName, SplitName, TaskName},
     ranges::PageRange,
 };
 use agx_ocr_pipeline::{DeviceChoice, Limits, Rendering};
@@ -352,6 +352,10 @@ pub struct Args {
     /// Prompts, text and pixels are never logged.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
+
+    /// How errors, warnings and what is done are told on standard error
+    #[arg(long, value_enum, default_value_t = LogFormatName::Text, help_heading = "Output")]
+    pub log_format: LogFormatName,
 
     /// Print this program's description as JSON, whatever else is given
     #[arg(long)]

@@ -5,7 +5,7 @@ use crate::{
     bounds::Bounds,
     failure::Failure,
     input::Source,
-    names::{AlphaName, DtypeName, FormatName, ModeName, SplitName, TaskName},
+    names::{AlphaName, DtypeName, FormatName, LogFormatName, ModeName, SplitName, TaskName},
     output::{Format, Output, is_stdout},
     ranges::PageRange,
 };
@@ -84,7 +84,9 @@ impl Config {
                 memory: args.max_memory.unwrap_or_else(|| most_memory(args.batch)),
             },
             // Lines of results would run into it too.
-            progress: args.verbose == 0 && output.format != Format::Jsonl,
+            progress: args.verbose == 0
+                && args.log_format == LogFormatName::Text
+                && output.format != Format::Jsonl,
             output,
         })
     }

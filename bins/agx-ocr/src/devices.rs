@@ -104,8 +104,8 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
         [] => false,
         [only] if only == "--json" => true,
         _ => {
-            let message = "agx-ocr devices takes --json and nothing else; to ask the model about \
-                           devices, use --prompt";
+            let message = "agx-ocr devices takes --json, --log-format and nothing else; to ask the \
+                           model about devices, use --prompt";
             return Err(Failure::invalid(anyhow!(message)));
         }
     };

@@ -1,11 +1,11 @@
 //! Error messages and exit codes.
 
+use crate::log;
 use agx_ocr_pipeline::ErrorKind;
 use anyhow::anyhow;
 use std::{
     fmt::{self, Display},
-    io::{self, Write},
-    panic,
+    io, panic,
     process::ExitCode,
     sync::{Mutex, PoisonError},
 };
@@ -79,10 +79,8 @@ impl Failure {
     /// Says on standard error what is wrong.
     pub fn report(&self) {
         for error in &self.errors {
-            say(&format!("Error: {error}"));
-            for cause in error.chain().skip(1) {
-                say(&format!("Caused by: {cause}"));
-            }
+            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+            log::error(error, &causes);
         }
     }
 }
@@ -111,9 +109,4 @@ impl From<agx_ocr_pipeline::Error> for Failure {
     fn from(error: agx_ocr_pipeline::Error) -> Self {
         Self::new(error.kind(), error.into())
     }
-}
-
-/// Writes a line to standard error. Where nobody reads it, nothing can be done about that.
-pub fn say(line: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -17,7 +17,8 @@
 //! | `card` | what `--describe` prints |
 //! | `progress` | what a person at a terminal sees meanwhile |
 //! | `memory`, `signals` | what the process takes, and what may end it |
-//! | `failure` | error messages and exit codes |
+//! | `failure`, `refusal` | error messages and exit codes |
+//! | `log` | what goes to standard error, as text or as JSON |
 
 mod args;
 mod bounds;
@@ -29,6 +30,7 @@ mod drawing;
 mod failure;
 mod feed;
 mod input;
+mod log;
 mod memory;
 mod names;
 mod output;
@@ -36,6 +38,7 @@ mod pages;
 mod progress;
 mod ranges;
 mod reader;
+mod refusal;
 mod run;
 mod signals;
 
@@ -48,9 +51,12 @@ const STACK: usize = 8 << 20;
 fn main() -> ExitCode {
     failure::quieten_panics();
     let args: Vec<OsString> = env::args_os().collect();
-    if args.get(1).is_some_and(|arg| arg == drawing::WORKER) {
+    if let [_, only] = &args[..]
+        && only == drawing::WORKER
+    {
         return drawing::work();
     }
+    log::choose(&args);
     signals::listen();
     // The first thread's stack may be as small as the caller wants.
     let run = thread::Builder::new()

@@ -69,6 +69,15 @@ pub enum AlphaName {
     Drop,
 }
 
+/// How standard error is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatName {
+    /// Lines for people
+    Text,
+    /// A JSON object a line: level and message, causes of an error, fields of a step
+    Json,
+}
+
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatName {

@@ -9,18 +9,19 @@ use crate::{
     card::card,
     config::Config,
     devices,
-    failure::{Failure, say},
+    failure::Failure,
     input::{self, Source},
-    memory,
+    log, memory,
     output::{self, Measured, Results},
     progress::Progress,
     reader::{self, Message},
+    refusal,
 };
 use anyhow::anyhow;
 use clap::Parser;
 use std::{
     ffi::OsString,
-    io, process,
+    process,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -28,7 +29,6 @@ use std::{
     thread,
     time::Duration,
 };
-use tracing::Level;
 
 /// How long after its time the reader may still come to an end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,27 +39,23 @@ pub fn run(args: &[OsString]) -> Result<(), Failure> {
         let options = args.iter().skip(1).take_while(|arg| *arg != "--");
         options.into_iter().any(|arg| arg == flag)
     };
-    if let [_, command, rest @ ..] = args
+    // Before anything is parsed: it wins over every other argument, right or wrong.
+    if given("--describe") {
+        return output::print_json(&card(), given("--pretty"));
+    }
+    if let [_, command, rest @ ..] = &log::without_format(args)[..]
         && command == devices::COMMAND
     {
         return devices::run(rest);
-    }
-    // Before the arguments are parsed: it wins over every other, right or wrong.
-    if given("--describe") {
-        return output::print_json(&card(), given("--pretty"));
     }
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(help) if !help.use_stderr() => {
             return output::print(help.to_string().as_bytes()).map(|_| ());
         }
-        Err(error) => {
-            let message = error.to_string();
-            let message = message.strip_prefix("error: ").unwrap_or(&message);
-            return Err(Failure::invalid(anyhow!("{}", message.trim_end())));
-        }
+        Err(error) => return Err(Failure::invalid(anyhow!(refusal::message(&error)))),
     };
-    log(args.verbose);
+    log::steps(args.verbose);
     read(Config::new(args)?)
 }
 
@@ -138,27 +134,9 @@ fn guard(most: u64) {
         while memory::taken().is_none_or(|bytes| bytes <= hard) {
             thread::sleep(PULSE);
         }
-        say(&format!(
-            "Error: it takes more than {hard} bytes of memory (--max-memory)"
-        ));
+        let message = format_args!("it takes more than {hard} bytes of memory (--max-memory)");
+        log::error(message, &[]);
         process::exit(1);
     };
     let _ = thread::Builder::new().name("memory".into()).spawn(watch);
-}
-
-/// Sends what is logged to standard error: nothing, steps, or details.
-fn log(verbose: u8) {
-    let level = match verbose {
-        0 => return,
-        1 => Level::INFO,
-        2 => Level::DEBUG,
-        _ => Level::TRACE,
-    };
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_timer(tracing_subscriber::fmt::time::uptime())
-        .with_writer(io::stderr)
-        // Nobody may be there to read: no reason to panic.
-        .log_internal_errors(false)
-        .try_init();
 }

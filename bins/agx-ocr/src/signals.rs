@@ -1,7 +1,7 @@
 //! Signals: the program ends with an exit code, and leaves no half document on standard output.
 
 #[cfg(unix)]
-use crate::{failure::say, output::WRITING};
+use crate::{log, output::WRITING};
 #[cfg(unix)]
 use std::{process, sync::Arc, thread, time::Duration};
 
@@ -35,7 +35,7 @@ pub fn listen() {
                 let writing = WRITING.try_lock();
                 if writing.is_ok() {
                     let name = signal_name(signal).unwrap_or("a signal");
-                    say(&format!("Error: ended by {name}"));
+                    log::error(format_args!("ended by {name}"), &[]);
                     process::exit(128 + signal);
                 }
                 thread::sleep(Duration::from_millis(100));

@@ -6,10 +6,7 @@ use super::{
     files, json, print,
     report::{Content, FailedPage, PageEntry, PlacedRegion, Report, Several, Single},
 };
-use crate::{
-    failure::{Failure, say},
-    pages::PageRead,
-};
+use crate::{failure::Failure, log, pages::PageRead};
 #[cfg(feature = "pdf")]
 use agx_ocr_pipeline::export::SearchablePdf;
 use agx_ocr_pipeline::{Page, Stats, export};
@@ -222,14 +219,14 @@ impl<'a> Results<'a> {
                 let warnings = read.page.iter().flat_map(|page| &page.warnings);
                 for warning in warnings {
                     match read.paged {
-                        true => say(&format!("Warning: {}: {warning}", read.place.name())),
-                        false => say(&format!("Warning: {warning}")),
+                        true => log::warning(format_args!("{}: {warning}", read.place.name())),
+                        false => log::warning(warning),
                     }
                 }
             }
         }
         for warning in &self.warnings {
-            say(&format!("Warning: {warning}"));
+            log::warning(warning);
         }
     }
 }

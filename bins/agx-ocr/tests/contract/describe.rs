@@ -28,6 +28,11 @@ fn au_08_describe_wins() {
         &["--input", "/no/such/file", "--describe"],
         &["--prompt", "--describe"],
         &["a", "b", "--describe", "--pretty"],
+        &["devices", "--describe"],
+        &["devices", "--json", "--describe"],
+        &["--log-format", "json", "devices", "--describe"],
+        &["--draw-pdf-pages", "--describe"],
+        &["--describe", "--draw-pdf-pages"],
     ] {
         assert_eq!(card(args), plain, "{args:?}");
     }

@@ -1,9 +1,9 @@
 //! Statements 2, 13 and 15: no network, no file beside the named ones, and an end with an exit
 //! code whatever happens around.
 
-use crate::support::{agx_ocr, document, finish, fixture, skipped};
 #[cfg(target_os = "linux")]
-use crate::support::{children, expected};
+use crate::support::{Outcome, children, expected};
+use crate::support::{agx_ocr, document, finish, fixture, skipped};
 use std::{
     fs,
     io::Read,
@@ -199,7 +199,21 @@ fn au_15_a_signal_that_the_caller_ignores_is_ignored() {
 #[cfg(target_os = "linux")]
 #[test]
 fn au_15_a_signal_while_waiting_for_input() {
-    let mut child = agx_ocr(&[]).spawn();
+    for (args, said) in [
+        (&[][..], "Error: ended by SIGTERM\n"),
+        (
+            &["--log-format", "json"],
+            "{\"level\":\"error\",\"message\":\"ended by SIGTERM\",\"causes\":[]}\n",
+        ),
+    ] {
+        let outcome = ended_while_waiting(agx_ocr(args).spawn());
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(143), ""));
+        assert_eq!(outcome.stderr, said);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn ended_while_waiting(mut child: Child) -> Outcome {
     // Until it heeds the signal, the fifteenth.
     let status = format!("/proc/{}/status", child.id());
     let heeds = || {
@@ -214,7 +228,7 @@ fn au_15_a_signal_while_waiting_for_input() {
     let stdin = child.stdin.take();
     let outcome = finish(child, Ok(()));
     drop(stdin);
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(143), ""));
+    outcome
 }
 
 /// Whatever ends it, what it has started ends too.

@@ -5,6 +5,7 @@
 mod batches;
 mod configuration;
 mod describe;
+mod diagnostics;
 mod documents;
 mod exit_codes;
 mod formats;
