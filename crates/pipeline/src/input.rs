@@ -18,8 +18,8 @@
 //!
 //! Of an animation the first frame is read, with a warning.
 //!
-//! A JPEG that breaks off is the one damage of an image that is not always an error: if at least
-//! half of its rows are there, they are read, with a warning.
+//! Two kinds of damage are not always an error. If at least half of its rows are there, a JPEG that
+//! breaks off is read, and so is a Group 3 fax with damaged lines, each with a warning.
 
 mod decode;
 mod document;

@@ -42,7 +42,8 @@
 //! | | |
 //! |---|---|
 //! | `cuda` | NVIDIA GPUs, where [`Options::device`] says so or leaves it open |
-//! | `pdf` | PDF in and searchable PDF out |
+//! | `fax` | Group 3 fax in TIFF |
+//! | `pdf` | PDF in and searchable PDF out; has `fax`, too |
 //! | `schema` | `JsonSchema` for the results |
 //!
 //! # Caveats

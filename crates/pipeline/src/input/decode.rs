@@ -38,6 +38,23 @@ impl DecodedImage {
     }
 }
 
+/// An image as its file has it, not yet turned upright.
+pub(super) struct Stored {
+    pub image: DynamicImage,
+    pub orientation: Orientation,
+    pub warnings: Vec<String>,
+}
+
+impl Stored {
+    pub(super) fn new(image: DynamicImage, orientation: Orientation) -> Self {
+        Self {
+            image,
+            orientation,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// Decodes an image; of a TIFF the one in the first directory.
 pub(super) fn decode(
     bytes: &[u8],
@@ -50,9 +67,13 @@ pub(super) fn decode(
         Format::Tiff => tiff::unusual(bytes, limits),
         _ => None,
     };
-    let (image, orientation) = unusual.unwrap_or_else(|| usual(bytes, format, decoder, limits))?;
+    let stored = unusual.unwrap_or_else(|| usual(bytes, format, decoder, limits))?;
+    let Stored {
+        image,
+        orientation,
+        mut warnings,
+    } = stored;
     let image = flatten(image, alpha);
-    let mut warnings = Vec::new();
     if structure::has_further_frames(format, bytes) {
         warnings.push(format!(
             "The {format} holds several images: only the first was read."
@@ -71,13 +92,13 @@ pub(super) fn decode(
     })
 }
 
-/// What the decoder of the format makes of the bytes, not yet turned.
+/// What the decoder of the format makes of the bytes.
 fn usual(
     bytes: &[u8],
     format: Format,
     decoder: ImageFormat,
     limits: &Limits,
-) -> Result<(DynamicImage, Orientation), InputError> {
+) -> Result<Stored, InputError> {
     let broken = |error: ImageError| {
         let unsupported = |reason| InputError::Unsupported { format, reason };
         let reason = error.to_string();
@@ -112,7 +133,7 @@ fn usual(
     // A broken EXIF block is no reason not to read the image.
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    Ok((image, orientation))
+    Ok(Stored::new(image, orientation))
 }
 
 fn flatten(image: DynamicImage, alpha: Alpha) -> RgbImage {

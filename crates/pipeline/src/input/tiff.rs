@@ -3,7 +3,13 @@
 //! A TIFF is a chain of directories, each the entries of one image (TIFF 6.0, section 2; BigTIFF
 //! has longer fields). Numbers from the file are not trusted: what lies outside of it is absent.
 
-use super::{Format, InputError, Limits, decode::TOO_MUCH_MEMORY};
+#[cfg(feature = "fax")]
+mod fax;
+
+use super::{
+    Format, InputError, Limits,
+    decode::{Stored, TOO_MUCH_MEMORY},
+};
 use image::{DynamicImage, GrayImage, Rgb, RgbImage, metadata::Orientation};
 use std::{borrow::Cow, collections::HashSet, io::Cursor};
 use tiff::decoder::{Decoder, DecodingResult};
@@ -16,6 +22,7 @@ const MOST_ENTRIES: usize = 4096;
 
 const NEW_SUBFILE_TYPE: usize = 254;
 const BITS_PER_SAMPLE: usize = 258;
+const COMPRESSION: usize = 259;
 const PHOTOMETRIC: usize = 262;
 const ORIENTATION: usize = 274;
 const SAMPLES_PER_PIXEL: usize = 277;
@@ -24,6 +31,10 @@ const COLOR_MAP: usize = 320;
 /// [`PHOTOMETRIC`] of grey images, and of those with a palette.
 const BLACK_IS_ZERO: u8 = 1;
 const PALETTE: usize = 3;
+
+/// [`COMPRESSION`] of faxes by Group 3: rows without marks between them, and with them.
+const MODIFIED_HUFFMAN: usize = 2;
+const T4: usize = 3;
 
 /// Where the directories of all pages lie. Thumbnails and masks are no pages; a chain that runs
 /// in a circle ends where it began, one of directories that lie in each other where they are as
@@ -74,16 +85,19 @@ pub(super) fn only(bytes: &[u8], directory: usize) -> Cow<'_, [u8]> {
     Cow::Owned(changed)
 }
 
-/// The first image, if it is one of those that need this module: of one sample a pixel, with a
-/// palette, or grey with 2 or 4 bits.
-///
-/// It comes with the orientation that it is still to be given.
-pub(super) fn unusual(
-    bytes: &[u8],
-    limits: &Limits,
-) -> Option<Result<(DynamicImage, Orientation), InputError>> {
+/// The first image, if it is one of those that need this module: a fax by Group 3, or of one sample a
+/// pixel, with a palette, or grey with 2 or 4 bits.
+pub(super) fn unusual(bytes: &[u8], limits: &Limits) -> Option<Result<Stored, InputError>> {
     let tiff = Tiff::new(bytes);
     let directory = tiff.first()?;
+    if let Some(compression @ (MODIFIED_HUFFMAN | T4)) = tiff.value(directory, COMPRESSION) {
+        #[cfg(feature = "fax")]
+        return Some(fax::decode(&tiff, directory, compression, limits));
+        #[cfg(not(feature = "fax"))]
+        return Some(Err(unsupported(format!(
+            "this build reads no Group 3 fax (compression {compression})"
+        ))));
+    }
     let bits = tiff.value(directory, BITS_PER_SAMPLE).unwrap_or(1);
     let palette = tiff.value(directory, PHOTOMETRIC)? == PALETTE;
     let samples = tiff.value(directory, SAMPLES_PER_PIXEL).unwrap_or(1);
@@ -102,8 +116,7 @@ pub(super) fn unusual(
         Some(colours) => colours,
         None => None,
     };
-    let orientation = tiff.value(directory, ORIENTATION).unwrap_or(1);
-    let orientation = Orientation::from_exif(orientation as u8);
+    let orientation = tiff.orientation(directory);
     let image = indices(&grey, bits, limits).map(|mut indices| {
         let image: DynamicImage = match colours {
             Some(colours) => {
@@ -117,7 +130,7 @@ pub(super) fn unusual(
                 indices.into()
             }
         };
-        (image, orientation.unwrap_or(Orientation::NoTransforms))
+        Stored::new(image, orientation)
     });
     Some(image)
 }
@@ -255,13 +268,19 @@ impl<'a> Tiff<'a> {
             .find(|at| self.number(*at, 2) == Some(tag))
     }
 
-    /// The first value of a tag whose values are short or long.
+    /// The first value of a tag whose values are whole numbers.
     fn value(&self, directory: usize, tag: usize) -> Option<usize> {
+        self.values(directory, tag)?.next()
+    }
+
+    /// The values of a tag whose values are whole numbers, as far as they are in the file.
+    fn values(&self, directory: usize, tag: usize) -> Option<impl Iterator<Item = usize>> {
         let entry = self.entry(directory, tag)?;
         let (kind, count) = (self.number(entry + 2, 2)?, self.count(entry)?);
         let length = match kind {
             3 => 2,
             4 => 4,
+            16 => 8,
             _ => return None,
         };
         let inline = entry + 4 + self.fields.offset;
@@ -270,7 +289,14 @@ impl<'a> Tiff<'a> {
         } else {
             self.number(inline, self.fields.offset)?
         };
-        self.number(at, length)
+        let value = move |i: usize| self.number(at.checked_add(i.checked_mul(length)?)?, length);
+        Some((0..count).map_while(value))
+    }
+
+    /// How the image is to be turned.
+    fn orientation(&self, directory: usize) -> Orientation {
+        let orientation = self.value(directory, ORIENTATION).unwrap_or(1);
+        Orientation::from_exif(orientation as u8).unwrap_or(Orientation::NoTransforms)
     }
 
     fn count(&self, entry: usize) -> Option<usize> {

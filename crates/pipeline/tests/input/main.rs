@@ -3,6 +3,7 @@
 //! `fixtures/inputs` holds files made by Pillow, and what Pillow reads from them.
 
 mod documents;
+mod fax;
 mod read;
 mod refused;
 mod regressions;

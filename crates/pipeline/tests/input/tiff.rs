@@ -7,7 +7,7 @@ use crate::{message, picture, read};
 
 /// One directory of a file to be.
 #[derive(Clone, Default)]
-struct Directory {
+pub(crate) struct Directory {
     /// Tag, and its values: one short or two, or more that lie elsewhere.
     entries: Vec<(u16, Vec<u16>)>,
     pixels: Vec<u8>,
@@ -17,7 +17,7 @@ struct Directory {
 
 impl Directory {
     /// A picture of `bits` a sample, 1 for black is zero, 3 for a palette.
-    fn new(size: (u16, u16), bits: u16, photometric: u16, pixels: Vec<u8>) -> Self {
+    pub(crate) fn new(size: (u16, u16), bits: u16, photometric: u16, pixels: Vec<u8>) -> Self {
         let entries = [(256, size.0), (257, size.1), (258, bits), (259, 1)];
         let more = [(262, photometric), (277, 1), (278, size.1)];
         let entries = entries.into_iter().chain(more);
@@ -29,7 +29,7 @@ impl Directory {
     }
 
     /// Of so many samples a pixel instead of one, all of the same bits.
-    fn samples(mut self, count: u16) -> Self {
+    pub(crate) fn samples(mut self, count: u16) -> Self {
         for (tag, values) in &mut self.entries {
             match tag {
                 258 => *values = values.repeat(count.into()),
@@ -40,14 +40,15 @@ impl Directory {
         self
     }
 
-    fn with(mut self, tag: u16, values: Vec<u16>) -> Self {
+    pub(crate) fn with(mut self, tag: u16, values: Vec<u16>) -> Self {
+        self.entries.retain(|(known, _)| *known != tag);
         self.entries.push((tag, values));
         self
     }
 }
 
 /// A file of directories, in the byte order of choice.
-fn tiff(directories: &[Directory], little: bool) -> Vec<u8> {
+pub(crate) fn tiff(directories: &[Directory], little: bool) -> Vec<u8> {
     let short = |v: u16| match little {
         true => v.to_le_bytes(),
         false => v.to_be_bytes(),
