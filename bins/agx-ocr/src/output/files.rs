@@ -10,40 +10,61 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Cuts the figures of the result's page `number` into `dir`, and links them from its text.
+/// Links the figures of the result's page `number` from its text, as [`write_figures`] will name
+/// them.
+pub fn link_figures(page: &mut Page, picture: &RgbImage, number: usize, dir: &Path) {
+    let there: Vec<usize> = export::figures(page, picture)
+        .map(|(index, _)| index)
+        .collect();
+    let link = |index| {
+        let path = figure_path(dir, number, index);
+        let there = there.contains(&index);
+        there.then(|| path.to_string_lossy().into_owned())
+    };
+    page.text = export::markdown(page, link);
+}
+
+/// Cuts the figures of the result's page `number` into `dir`, and adds them to `written`.
 pub fn write_figures(
-    page: &mut Page,
+    page: &Page,
     picture: &RgbImage,
     number: usize,
     dir: &Path,
+    written: &mut Vec<PathBuf>,
 ) -> Result<(), Failure> {
     let about = || format!("cannot make the directory {}", dir.display());
     fs::create_dir_all(dir)
         .with_context(about)
         .map_err(Failure::failed)?;
-    let path = |index| dir.join(format!("figure-{number}-{}.png", index + 1));
-    let mut written = Vec::new();
     for (index, figure) in export::figures(page, picture) {
-        write(&figure, &path(index))?;
-        written.push(index);
+        write(&figure, figure_path(dir, number, index), written)?;
     }
-    let link = |index| {
-        let there = written.contains(&index);
-        there.then(|| path(index).to_string_lossy().into_owned())
-    };
-    page.text = export::markdown(page, link);
     Ok(())
 }
 
-/// Writes the result's page `number` with its regions drawn over it: the first to `path` itself.
+fn figure_path(dir: &Path, number: usize, index: usize) -> PathBuf {
+    dir.join(format!("figure-{number}-{}.png", index + 1))
+}
+
+/// Writes the result's page `number` with its regions drawn over it, the first to `path` itself,
+/// and adds the file to `written`.
 pub fn write_overlay(
     page: &Page,
     mut picture: RgbImage,
     number: usize,
     path: &Path,
+    written: &mut Vec<PathBuf>,
 ) -> Result<(), Failure> {
     export::overlay(&mut picture, &page.regions);
-    write(&picture, &numbered(path, number))
+    write(&picture, numbered(path, number), written)
+}
+
+/// Takes away the files of a page that is not in the result.
+pub fn remove(written: Vec<PathBuf>) {
+    for path in written {
+        // Somebody else may have done so.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Whether the result goes to this file, pipe or terminal.
@@ -82,16 +103,17 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Writes all of a PNG or, if that fails, leaves what is there.
-fn write(image: &RgbImage, path: &Path) -> Result<(), Failure> {
+/// Writes all of a PNG or, if that fails, leaves what is there. Adds a file to `written`.
+fn write(image: &RgbImage, path: PathBuf, written: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let write = || {
         let mut png = Cursor::new(Vec::new());
         image.write_to(&mut png, ImageFormat::Png)?;
         let png = png.into_inner();
         // A device or a pipe cannot be replaced.
-        let special = fs::metadata(path).is_ok_and(|there| !there.is_file());
+        let special = fs::metadata(&path).is_ok_and(|there| !there.is_file());
         if special {
-            return Ok(fs::write(path, png)?);
+            fs::write(&path, png)?;
+            return Ok(false);
         }
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let mut prefix = path.file_name().unwrap_or_default().to_owned();
@@ -102,12 +124,14 @@ fn write(image: &RgbImage, path: &Path) -> Result<(), Failure> {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut beside = builder.tempfile_in(dir.unwrap_or(Path::new(".")))?;
         beside.write_all(&png)?;
-        beside.persist(path)?;
-        Ok::<(), anyhow::Error>(())
+        beside.persist(&path)?;
+        Ok::<bool, anyhow::Error>(true)
     };
-    write()
-        .with_context(|| format!("cannot write {}", path.display()))
-        .map_err(Failure::failed)
+    let about = || format!("cannot write {}", path.display());
+    if write().with_context(about).map_err(Failure::failed)? {
+        written.push(path);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -119,15 +143,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.png");
         let image = RgbImage::new(2, 2);
-        write(&image, &path).unwrap();
-        write(&image, &path).unwrap();
+        let mut written = Vec::new();
+        let mut write = |path: &Path| write(&image, path.to_owned(), &mut written);
+        write(&path).unwrap();
+        write(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         // A directory in the place of the file.
         let taken = dir.path().join("taken");
         fs::create_dir(&taken).unwrap();
-        assert!(write(&image, &taken).is_err());
+        assert!(write(&taken).is_err());
         assert!(taken.is_dir());
-        assert!(write(&image, &dir.path().join("none/a.png")).is_err());
+        assert!(write(&dir.path().join("none/a.png")).is_err());
+        assert_eq!(written, [path.clone(), path]);
     }
 
     #[test]

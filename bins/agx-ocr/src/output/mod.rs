@@ -3,6 +3,7 @@
 mod costs;
 mod files;
 mod options;
+mod render;
 mod report;
 mod results;
 

@@ -1,23 +1,23 @@
 //! The pages as they come from the reader, and the result that they make up.
 
 use super::{
-    Format, Measured, Output,
-    costs::Costs,
-    files, json, print,
-    report::{Content, FailedPage, PageEntry, PlacedRegion, Report, Several, Single},
+    Format, Measured, Output, files, print,
+    render::{line, render},
 };
 use crate::{failure::Failure, log, pages::PageRead};
+use agx_ocr_pipeline::Page;
 #[cfg(feature = "pdf")]
 use agx_ocr_pipeline::export::SearchablePdf;
-use agx_ocr_pipeline::{Page, Stats, export};
 use anyhow::anyhow;
 use image::RgbImage;
-use std::ops::ControlFlow;
+use std::{mem, ops::ControlFlow, path::PathBuf};
 
 /// What was read so far.
 pub struct Results<'a> {
     output: &'a Output,
     pages: Vec<PageRead>,
+    /// The files of each page.
+    files: Vec<Vec<PathBuf>>,
     warnings: Vec<String>,
     /// Bytes of the result, at most.
     bytes: usize,
@@ -35,6 +35,7 @@ impl<'a> Results<'a> {
         Self {
             output,
             pages: Vec::new(),
+            files: Vec::new(),
             warnings: Vec::new(),
             bytes: 0,
             read: 0,
@@ -64,8 +65,8 @@ impl<'a> Results<'a> {
         let picture = read.picture.take();
         if let Ok(page) = &mut read.page {
             round(page);
-            if let Err(failure) = self.cut_figures(page, picture.as_ref(), number) {
-                read.page = Err(failure);
+            if let (Some(dir), Some(picture)) = (&self.output.assets, &picture) {
+                files::link_figures(page, picture, number, dir);
             }
         }
         let bytes = self.bytes_alone(&read, picture.as_ref())?;
@@ -78,36 +79,35 @@ impl<'a> Results<'a> {
             return Ok(ControlFlow::Break(()));
         }
         self.bytes += bytes;
+        let mut written = Vec::new();
         if let (Ok(page), Some(picture)) = (&read.page, picture)
-            && let Err(failure) = self.draw(page, picture, number)
+            && let Err(failure) = self.draw(page, picture, number, &mut written)
         {
+            files::remove(mem::take(&mut written));
             read.page = Err(failure);
         }
         self.read += usize::from(read.page.is_ok());
         self.pages.push(read);
+        self.files.push(written);
         if self.output.format == Format::Jsonl {
             return self.print_lines();
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Cuts the figures out of a page and links them, where that is asked for.
-    fn cut_figures(
-        &self,
-        page: &mut Page,
-        picture: Option<&RgbImage>,
-        number: usize,
-    ) -> Result<(), Failure> {
-        match (&self.output.assets, picture) {
-            (Some(dir), Some(picture)) => files::write_figures(page, picture, number, dir),
-            _ => Ok(()),
-        }
-    }
-
     /// Draws a page into the files and the PDF that are asked for.
-    fn draw(&mut self, page: &Page, picture: RgbImage, number: usize) -> Result<(), Failure> {
+    fn draw(
+        &mut self,
+        page: &Page,
+        picture: RgbImage,
+        number: usize,
+        written: &mut Vec<PathBuf>,
+    ) -> Result<(), Failure> {
+        if let Some(dir) = &self.output.assets {
+            files::write_figures(page, &picture, number, dir, written)?;
+        }
         if let Some(path) = &self.output.overlay {
-            files::write_overlay(page, picture.clone(), number, path)?;
+            files::write_overlay(page, picture.clone(), number, path, written)?;
         }
         #[cfg(feature = "pdf")]
         if self.output.format == Format::Pdf {
@@ -190,26 +190,32 @@ impl<'a> Results<'a> {
         {
             page.warnings.splice(0..0, self.warnings.drain(..));
         }
-        let (format, most) = (self.output.format, self.output.most_bytes);
-        let result = match format {
+        let result = match self.output.format {
             Format::Jsonl => Vec::new(),
             #[cfg(feature = "pdf")]
-            Format::Pdf => std::mem::replace(&mut self.pdf, SearchablePdf::new(1.0)).finish(),
-            _ => loop {
-                let result = render(format, &self.pages, &self.warnings, measured.as_ref())?;
-                if result.len() <= most {
-                    break result;
-                }
-                // What stands between the pages, and warnings, were not counted.
-                let last = self.pages.pop().filter(|_| !self.pages.is_empty());
-                let last = last.ok_or_else(|| too_large(result.len(), most))?;
-                self.leave_out(&last);
-            },
+            Format::Pdf => mem::replace(&mut self.pdf, SearchablePdf::new(1.0)).finish(),
+            _ => self.fitting(measured.as_ref())?,
         };
-        if !matches!(format, Format::Json { .. }) {
+        if !matches!(self.output.format, Format::Json { .. }) {
             self.say_warnings();
         }
         print(&result).map(|_| ())
+    }
+
+    /// The result of as many pages as have room: what stands between them, and warnings, were not
+    /// counted.
+    fn fitting(&mut self, measured: Option<&Measured>) -> Result<Vec<u8>, Failure> {
+        let (format, most) = (self.output.format, self.output.most_bytes);
+        loop {
+            let result = render(format, &self.pages, &self.warnings, measured)?;
+            if result.len() <= most {
+                return Ok(result);
+            }
+            files::remove(self.files.pop().unwrap_or_default());
+            let last = self.pages.pop().filter(|_| !self.pages.is_empty());
+            let last = last.ok_or_else(|| too_large(result.len(), most))?;
+            self.leave_out(&last);
+        }
     }
 
     /// Says what the result has no place for.
@@ -238,97 +244,6 @@ fn too_large(bytes: usize, most: usize) -> Failure {
     ))
 }
 
-/// The pages in a format that is one document.
-fn render(
-    format: Format,
-    reads: &[PageRead],
-    warnings: &[String],
-    measured: Option<&Measured>,
-) -> Result<Vec<u8>, Failure> {
-    let pages = || reads.iter().filter_map(|read| read.page.as_ref().ok());
-    let owned = || pages().cloned().collect::<Vec<Page>>();
-    let text = match format {
-        Format::Json { pretty } => return json(&report(reads, warnings, measured), pretty),
-        Format::Text => {
-            let texts: Vec<&str> = pages().map(|page| &page.text[..]).collect();
-            texts.join("\n\u{c}") + "\n"
-        }
-        Format::Markdown => {
-            let read = reads.iter().filter(|read| read.page.is_ok());
-            let mut text = String::new();
-            for (i, (page, read)) in pages().zip(read).enumerate() {
-                if i > 0 {
-                    let name = read.place.name().replace("--", "- -");
-                    text.push_str(&format!("\n<!-- {name} -->\n\n"));
-                }
-                text.push_str(&page.text);
-                text.push('\n');
-            }
-            text
-        }
-        Format::Hocr => export::hocr(&owned()),
-        Format::Alto => export::alto(&owned()),
-        _ => String::new(),
-    };
-    Ok(text.into_bytes())
-}
-
-fn report<'a>(
-    reads: &'a [PageRead],
-    warnings: &'a [String],
-    measured: Option<&Measured>,
-) -> Report<'a> {
-    let read = || {
-        reads
-            .iter()
-            .filter_map(|read| Some((&read.place, read.page.as_ref().ok()?)))
-    };
-    let stats: Stats = read().map(|(_, page)| page.stats).sum();
-    let stats = measured.map(|measured| Costs::new(stats, measured));
-    if let [
-        PageRead {
-            page: Ok(page),
-            paged: false,
-            ..
-        },
-    ] = reads
-    {
-        return Report::Page(Single { page, stats });
-    }
-    let texts: Vec<&str> = read().map(|(_, page)| &page.text[..]).collect();
-    let region = |(place, page): (&'a _, &'a Page)| {
-        let regions = page.regions.iter();
-        regions.map(move |region| PlacedRegion { place, region })
-    };
-    let first = read().next().map(|(_, page)| page);
-    Report::Pages(Several {
-        text: texts.join("\n\n"),
-        regions: read().flat_map(region).collect(),
-        pages: reads.iter().map(entry).collect(),
-        model: first.map_or("", |page| &page.model),
-        task: first.map_or("", |page| page.task),
-        warnings,
-        stats,
-    })
-}
-
-fn entry(read: &PageRead) -> PageEntry<'_> {
-    PageEntry {
-        place: &read.place,
-        content: match &read.page {
-            Ok(page) => Content::Read(page),
-            Err(failure) => Content::Failed(FailedPage::new(failure.to_string())),
-        },
-    }
-}
-
-/// A page as a line of JSON.
-fn line(read: &PageRead) -> Result<Vec<u8>, Failure> {
-    let mut line = serde_json::to_vec(&entry(read)).map_err(Failure::failed)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
 /// Confidences to four decimals: more would only say how the machine adds.
 fn round(page: &mut Page) {
     let rounded = |confidence: f32| (confidence * 1e4).round() / 1e4;
@@ -339,19 +254,4 @@ fn round(page: &mut Page) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn confidences_have_four_decimals() {
-        let printed = |confidence: f32| {
-            let mut page = Page::default();
-            page.confidence = confidence;
-            round(&mut page);
-            serde_json::to_string(&page.confidence).unwrap()
-        };
-        assert_eq!(printed(0.987_654_3), "0.9877");
-        assert_eq!(printed(1.0 / 3.0), "0.3333");
-        assert_eq!(printed(0.999_99), "1.0");
-    }
-}
+mod tests;
