@@ -103,8 +103,14 @@ fn collect(
 ) -> Result<End, Failure> {
     let begin = || Watch::begin(config.bounds, GRACE);
     let mut watch = begin();
+    let mut exceeded = None;
     loop {
-        match messages.recv_timeout(PULSE) {
+        let message = match exceeded {
+            None => messages.recv_timeout(PULSE),
+            // What came meanwhile is not lost.
+            Some(_) => messages.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+        };
+        match message {
             Ok(Message::Loaded) => watch = begin(),
             Ok(Message::Warning(warning)) => results.warn(warning),
             Ok(Message::Page(page)) => {
@@ -117,11 +123,10 @@ fn collect(
             Err(RecvTimeoutError::Disconnected) => {
                 return Ok(End::GivenUp(Failure::internal().to_string()));
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some(reason) = watch.exceeded(None) {
-                    return Ok(End::GivenUp(reason));
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => match exceeded {
+                Some(reason) => return Ok(End::GivenUp(reason)),
+                None => exceeded = watch.exceeded(None),
+            },
         }
     }
 }
