@@ -1,20 +1,20 @@
 //! The files of a model: config.json, tokenizer.json, its own settings, and the weights.
 
+mod defaults;
 mod tokenizer;
 
-use crate::{Error, Repetition, Result, Split};
-use agx_ocr_backend::{Error as BackendError, ModelFiles, parse_json};
+pub(crate) use defaults::Defaults;
+
+use crate::{Error, Result};
+use agx_ocr_backend::{Error as BackendError, ModelFiles};
 use agx_ocr_language::{Error as LanguageError, LanguageConfig};
 use agx_ocr_text::Tokenizer;
-use agx_ocr_vision::{
-    Error as VisionError, VisionConfig,
-    views::{Fit, ViewMode},
-};
-use serde::{Deserialize, de::DeserializeOwned};
+use agx_ocr_vision::{Error as VisionError, VisionConfig};
+use defaults::{Generation, Processor};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
     fs, io,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -27,14 +27,6 @@ const GENERATION: &str = "generation_config.json";
 const LARGEST_CONFIG: u64 = 1 << 20;
 /// The most bytes of tokenizer.json. The full-size model's takes 10 MB.
 const LARGEST_TOKENIZER: u64 = 32 << 20;
-
-/// Tokens after which the vendor's code cuts an answer.
-const VENDOR_MAX_TOKENS: usize = 8192;
-/// The repetition guard of the vendor's scripts for single images.
-const VENDOR_NGRAM: Repetition = Repetition::Ngram {
-    size: 30,
-    window: Some(90),
-};
 
 /// A model's files, found and parsed.
 #[derive(Clone, Debug)]
@@ -49,46 +41,6 @@ pub(crate) struct ModelDir {
     config: Value,
     pub name: String,
     pub defaults: Defaults,
-}
-
-/// How a model wants to be used.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Defaults {
-    pub view: ViewMode,
-    pub split: Split,
-    pub max_tokens: usize,
-    pub repetition: Repetition,
-}
-
-/// `default_view` in processor_config.json.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DefaultView {
-    size: u32,
-    fit: Fit,
-    #[serde(default)]
-    split: SplitName,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SplitName {
-    #[default]
-    None,
-    Bands,
-}
-
-#[derive(Default, Deserialize)]
-struct Processor {
-    default_view: Option<DefaultView>,
-}
-
-/// What counts in generation_config.json; absent values are those of Hugging Face transformers.
-#[derive(Deserialize)]
-struct Generation {
-    max_new_tokens: Option<NonZeroUsize>,
-    #[serde(default)]
-    no_repeat_ngram_size: usize,
 }
 
 impl ModelDir {
@@ -189,36 +141,6 @@ fn files(path: &Path) -> Result<ModelFiles> {
     }
 }
 
-impl Defaults {
-    fn new(processor: Processor, generation: Option<Generation>) -> Self {
-        let (view, split) = match processor.default_view {
-            None => (ViewMode::GUNDAM, Split::None),
-            Some(DefaultView { size, fit, split }) => {
-                let split = match split {
-                    SplitName::None => Split::None,
-                    SplitName::Bands => Split::Bands,
-                };
-                (ViewMode::Square { size, fit }, split)
-            }
-        };
-        // A model that says nothing is the vendor's: its scripts' settings.
-        let repetition = match generation.as_ref().map(|g| g.no_repeat_ngram_size) {
-            None => VENDOR_NGRAM,
-            Some(0) => Repetition::Off,
-            Some(size) => Repetition::Ngram { size, window: None },
-        };
-        let max_tokens = generation
-            .and_then(|g| g.max_new_tokens)
-            .map_or(VENDOR_MAX_TOKENS, NonZeroUsize::get);
-        Self {
-            view,
-            split,
-            max_tokens,
-            repetition,
-        }
-    }
-}
-
 /// The name that config.json gives the model, else that of its directory.
 fn name(config: &Value, dir: &Path) -> String {
     let given = config
@@ -253,67 +175,10 @@ fn optional<T: DeserializeOwned>(files: &ModelFiles, name: &str) -> Result<Optio
     let Some(bytes) = files.read(name, LARGEST_CONFIG)? else {
         return Ok(None);
     };
-    parse_json(&bytes)
+    defaults::parse(&bytes)
         .map(Some)
         .map_err(|source| Error::ModelJson {
             path: files.dir().join(name),
             source,
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn defaults(processor: Value, generation: Option<Value>) -> Defaults {
-        let generation = generation.map(|g| serde_json::from_value(g).unwrap());
-        Defaults::new(serde_json::from_value(processor).unwrap(), generation)
-    }
-
-    #[test]
-    fn a_silent_model_gets_the_vendors_settings() {
-        let found = defaults(json!({"image_token": "<image>"}), None);
-        assert_eq!(found.view, ViewMode::GUNDAM);
-        assert_eq!((found.split, found.max_tokens), (Split::None, 8192));
-        assert_eq!(
-            found.repetition,
-            Repetition::Ngram {
-                size: 30,
-                window: Some(90)
-            }
-        );
-    }
-
-    #[test]
-    fn a_models_own_settings_count() {
-        let view = json!({"default_view": {"size": 640, "fit": "pad", "split": "bands"}});
-        let found = defaults(
-            view.clone(),
-            Some(json!({"max_new_tokens": 1024, "do_sample": false})),
-        );
-        assert_eq!(
-            found.view,
-            ViewMode::Square {
-                size: 640,
-                fit: Fit::Pad
-            }
-        );
-        assert_eq!((found.split, found.max_tokens), (Split::Bands, 1024));
-        assert_eq!(found.repetition, Repetition::Off);
-        let found = defaults(view, Some(json!({"no_repeat_ngram_size": 20})));
-        assert_eq!(
-            found.repetition,
-            Repetition::Ngram {
-                size: 20,
-                window: None
-            }
-        );
-    }
-
-    #[test]
-    fn a_misspelt_view_is_an_error() {
-        let view = json!({"default_view": {"size": 640, "fit": "pad", "spilt": "bands"}});
-        assert!(serde_json::from_value::<Processor>(view).is_err());
-    }
 }
