@@ -1,5 +1,5 @@
 use crate::input::InputError;
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,7 +17,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file of the model is not the JSON that it should be.
     #[error("model file {} is not valid", path.display())]
@@ -118,6 +118,10 @@ impl Error {
         use agx_ocr_vision::Error as Vision;
         let failed = match self {
             Self::Threads(_) | Self::Timeout(_) | Self::Memory { .. } => true,
+            // A file that cannot be mapped for want of room is no file that is wrong.
+            Self::Backend(Backend::Open { source, .. }) | Self::ModelFile { source, .. } => {
+                source.kind() == io::ErrorKind::OutOfMemory
+            }
             Self::Backend(error) => matches!(
                 error,
                 Backend::Tensor(_)
@@ -165,5 +169,20 @@ impl From<agx_ocr_language::Error> for Error {
             agx_ocr_language::Error::Backend(error) => Self::Backend(error),
             error => Self::Language(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_room_for_it_is_not_the_callers_fault() {
+        let kind = |source: io::ErrorKind| {
+            let (path, source) = (PathBuf::new(), io::Error::from(source));
+            Error::Backend(agx_ocr_backend::Error::Open { path, source }).kind()
+        };
+        assert_eq!(kind(io::ErrorKind::OutOfMemory), ErrorKind::Failed);
+        assert_eq!(kind(io::ErrorKind::PermissionDenied), ErrorKind::Invalid);
     }
 }
