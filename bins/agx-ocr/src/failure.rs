@@ -1,7 +1,7 @@
 //! Error messages and exit codes.
 
 use crate::log;
-use agx_ocr_pipeline::ErrorKind;
+use agx_ocr_pipeline::{Error, ErrorKind, input::InputError};
 use anyhow::anyhow;
 use std::{
     fmt::{self, Display},
@@ -105,8 +105,34 @@ pub fn quieten_panics() {
     }));
 }
 
-impl From<agx_ocr_pipeline::Error> for Failure {
-    fn from(error: agx_ocr_pipeline::Error) -> Self {
-        Self::new(error.kind(), error.into())
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = error.kind();
+        match limits(&error)[..] {
+            [] => Self::new(kind, error.into()),
+            ref flags => Self::new(kind, anyhow!("{error} ({})", flags.join(", "))),
+        }
+    }
+}
+
+/// The flags of the limits that an input exceeds.
+fn limits(error: &Error) -> Vec<&'static str> {
+    match error {
+        Error::Input(InputError::TooLarge { .. }) => vec!["--max-input-bytes"],
+        Error::Input(InputError::Dimensions {
+            width,
+            height,
+            limits,
+        }) => {
+            let pixels = u64::from(*width) * u64::from(*height);
+            let exceeded = [
+                ("--max-width", *width > limits.width),
+                ("--max-height", *height > limits.height),
+                ("--max-pixels", pixels > limits.pixels),
+            ];
+            let exceeded = exceeded.into_iter().filter(|(_, exceeded)| *exceeded);
+            exceeded.map(|(flag, _)| flag).collect()
+        }
+        _ => Vec::new(),
     }
 }

@@ -2,7 +2,7 @@
 //! eat the machine.
 
 #[cfg(target_os = "linux")]
-use crate::support::finish_with_peak;
+use crate::support::{Outcome, finish_with_peak};
 use crate::support::{agx_ocr, document, expected, fixture, page};
 use serde_json::Value;
 use std::{fs, io::Cursor, time::Instant};
@@ -146,11 +146,7 @@ fn au_19_a_pdf_that_swells_is_given_up() {
     const LIMIT: u64 = 300_000_000;
     for name in ["contents-bomb.pdf", "image-bomb.pdf"] {
         let limit = LIMIT.to_string();
-        let args = ["--input", &document(name), "--max-memory", &limit];
-        let mut run = agx_ocr(&args);
-        let mut child = run.spawn();
-        drop(child.stdin.take());
-        let (outcome, peak) = finish_with_peak(child);
+        let (outcome, peak) = measured(&["--input", &document(name), "--max-memory", &limit]);
         outcome.fails(1, &["--max-memory"]);
         // It did swell; its last moments may have gone unseen.
         let peaks = LIMIT / 2..LIMIT + 700_000_000;
@@ -237,31 +233,33 @@ fn au_19_a_png_that_swells_stays_within_its_pixels() {
     let path = dir.path().join("white.png");
     fs::write(&path, png.into_inner()).unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 5_000_000);
-    let input = ["--input", path.to_str().unwrap(), "--max-tokens", "1"];
-    let mut run = agx_ocr(&input);
-    let mut child = run.spawn();
-    drop(child.stdin.take());
-    let (outcome, peak) = finish_with_peak(child);
+    swells(&["--input", path.to_str().unwrap(), "--max-tokens", "1"]);
+}
+
+/// An image of 10,000 by 10,000 pixels is read within its pixels; where one fewer is allowed, it is
+/// refused before anything is decoded.
+#[cfg(target_os = "linux")]
+fn swells(args: &[&str]) {
+    let (outcome, peak) = measured(args);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(peak < 1_000_000_000, "{peak}");
+    let (outcome, peak) = measured(&[args, &["--max-pixels", "99999999"]].concat());
+    outcome.fails(2, &["too large", "10000x10000", "(--max-pixels)"]);
+    assert!(peak < 100_000_000, "{peak}");
+}
+
+/// A run without standard input, and its peak.
+#[cfg(target_os = "linux")]
+fn measured(args: &[&str]) -> (Outcome, u64) {
+    let mut child = agx_ocr(args).spawn();
+    drop(child.stdin.take());
+    finish_with_peak(child)
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn au_19_a_tiff_that_swells_stays_within_its_pixels() {
-    let args = ["--input", &document("white-bomb.tiff"), "--max-tokens", "1"];
-    let mut child = agx_ocr(&args).spawn();
-    drop(child.stdin.take());
-    let (outcome, peak) = finish_with_peak(child);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    assert!(peak < 1_000_000_000, "{peak}");
-    // A pixel less, and it is refused before anything is decoded.
-    let limited = [&args[..], &["--max-pixels", "99999999"]].concat();
-    let mut child = agx_ocr(&limited).spawn();
-    drop(child.stdin.take());
-    let (outcome, peak) = finish_with_peak(child);
-    outcome.fails(2, &["too large", "10000x10000"]);
-    assert!(peak < 100_000_000, "{peak}");
+    swells(&["--input", &document("white-bomb.tiff"), "--max-tokens", "1"]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Statements 17 to 22 and 25: limits, safety, and what happens to standard input.
 
-use crate::support::{agx_ocr, bare, expected, feed, finish, fixture, page};
+use crate::support::{agx_ocr, bare, document, expected, feed, finish, fixture, page};
+use serde_json::json;
 use std::{
     collections::HashSet,
+    fs,
     io::{self, Read},
     thread,
     time::{Duration, Instant},
@@ -12,7 +14,7 @@ use std::{
 fn au_17_too_much_input() {
     let zeros = || io::repeat(0).take(100_000_000);
     let outcome = agx_ocr(&[]).stream(zeros()).run();
-    outcome.fails(2, &["too large", "100000000"]);
+    outcome.fails(2, &["too large", "100000000", "--max-input-bytes"]);
     let raised = agx_ocr(&["--max-input-bytes", "100000000"])
         .stream(zeros())
         .run();
@@ -47,8 +49,77 @@ fn au_19_dimensions_are_checked_first() {
         ["--max-pixels", "38399"],
     ] {
         let outcome = agx_ocr(&args).input(page("line-fox")).run();
-        outcome.fails(2, &["too large", "640x60"]);
+        outcome.fails(2, &["too large", "640x60", &format!("({})", args[0])]);
     }
+    let outcome = agx_ocr(&["--max-width", "639"])
+        .input(fs::read(document("turned.pdf")).unwrap())
+        .run();
+    outcome.fails(2, &["too large", "(--max-width)"]);
+}
+
+/// As the manual has them.
+#[test]
+fn au_19_the_limits_defaults() {
+    let mut defaults = json!({
+        "max-input-bytes": 50_000_000,
+        "max-width": 30_000,
+        "max-height": 30_000,
+        "max-pixels": 100_000_000,
+        "max-pages": 1000,
+        "max-prompt-bytes": 32_768,
+        "max-output-bytes": 10_000_000,
+        "max-seconds": 300,
+        // The model's, and what the machine has.
+        "max-tokens": null,
+        "max-memory": null,
+        "no-memory-check": false,
+    });
+    let card = bare(&["--describe"]).json();
+    let config = card["config"].as_object().unwrap();
+    for (name, setting) in config {
+        if let Some(default) = defaults.as_object_mut().unwrap().remove(name) {
+            assert_eq!(setting["default"], default, "{name}");
+        } else {
+            assert!(!name.starts_with("max-"), "{name} has no line here");
+        }
+    }
+    assert_eq!(defaults, json!({}));
+}
+
+/// The same at work: a pixel or a byte more than there may be.
+#[test]
+fn au_19_the_limits_without_options() {
+    for (header, flags) in [
+        ("P6 30001 1 255\n", "(--max-width)"),
+        ("P6 1 30001 255\n", "(--max-height)"),
+        ("P6 10001 10000 255\n", "(--max-pixels)"),
+        (
+            "P6 40000 40000 255\n",
+            "(--max-width, --max-height, --max-pixels)",
+        ),
+    ] {
+        let outcome = agx_ocr(&[]).input(header).run();
+        outcome.fails(2, &["too large", flags]);
+    }
+    // These are not too large, but end too early.
+    for header in [
+        "P6 30000 1 255\n",
+        "P6 1 30000 255\n",
+        "P6 10000 10000 255\n",
+    ] {
+        agx_ocr(&[]).input(header).run().fails(2, &["corrupt"]);
+    }
+    let too_much = agx_ocr(&[]).stream(io::repeat(0).take(50_000_001)).run();
+    too_much.fails(2, &["too large", "(--max-input-bytes)"]);
+    let zeros = agx_ocr(&[]).stream(io::repeat(0).take(50_000_000)).run();
+    zeros.fails(2, &["not an image"]);
+    let prompt = "a".repeat(32_769);
+    bare(&["--prompt", &prompt])
+        .run()
+        .fails(2, &["too long", "--max-prompt-bytes"]);
+    bare(&["--prompt", &prompt[1..]])
+        .run()
+        .fails(2, &["MODEL_PATH"]);
 }
 
 #[test]
