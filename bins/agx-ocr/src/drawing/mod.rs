@@ -22,6 +22,9 @@ use std::io::{self, BufRead, Read, Write};
 /// The argument, the only one, that makes the program a worker.
 pub const WORKER: &str = "--draw-pdf-pages";
 
+/// The exit code of a worker that can start no thread.
+const NO_THREAD: u8 = 3;
+
 /// What is to be drawn.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Job {

@@ -1,6 +1,6 @@
 //! A PDF's pages, seen from here.
 
-use super::{Drawing, Drawn, Job, Opened, WORKER, hear, say};
+use super::{Drawing, Drawn, Job, NO_THREAD, Opened, WORKER, hear, say};
 use crate::{
     bounds::{PULSE, Watch},
     failure::Failure,
@@ -156,6 +156,9 @@ impl Worker {
         match self.process.wait() {
             Ok(status) if was_killed(status) => Failure::failed(anyhow!(
                 "the system killed the process that draws the page: it may be short of memory"
+            )),
+            Ok(status) if status.code() == Some(NO_THREAD.into()) => Failure::failed(anyhow!(
+                "cannot start a thread in the process that draws the page"
             )),
             Ok(_) => Error::from(InputError::Corrupt {
                 format: Format::Pdf,

@@ -1,8 +1,8 @@
 //! The process that draws.
 
-use super::{Drawing, Drawn, Job, Opened, hear, say};
-use crate::reader::STACK;
-use agx_ocr_pipeline::{Document, Limits, Rendering};
+use super::{Drawing, Drawn, Job, NO_THREAD, Opened, hear, say};
+use crate::{failure::Failure, reader::STACK};
+use agx_ocr_pipeline::{Document, Error, Limits, Rendering, input::InputError};
 use std::{
     io::{self, BufRead, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,7 +28,7 @@ pub fn work() -> ExitCode {
     };
     let started = thread::Builder::new().stack_size(STACK).spawn(draw);
     if started.is_err() {
-        return ExitCode::FAILURE;
+        return ExitCode::from(NO_THREAD);
     }
     for line in stdin.lines() {
         let page = line.ok().and_then(|line| line.parse::<usize>().ok());
@@ -59,7 +59,7 @@ fn draw(job: &Job, pdf: Vec<u8>, pages: &Receiver<usize>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let document = match Document::open(pdf, &limits) {
         Ok(document) => document,
-        Err(error) => return say(&mut stdout, &Opened::Err(error.to_string())),
+        Err(error) => return say(&mut stdout, &Opened::Err(reason(error))),
     };
     say(&mut stdout, &Opened::Ok(document.pages()))?;
     for number in pages {
@@ -75,10 +75,15 @@ fn draw(job: &Job, pdf: Vec<u8>, pages: &Receiver<usize>) -> io::Result<()> {
                 stdout.write_all(page.image.as_raw())?;
                 stdout.flush()?;
             }
-            Err(error) => say(&mut stdout, &Drawn::Err(error.to_string()))?,
+            Err(error) => say(&mut stdout, &Drawn::Err(reason(error)))?,
         }
     }
     Ok(())
+}
+
+/// What is wrong with the PDF.
+fn reason(error: InputError) -> String {
+    Failure::from(Error::from(error)).to_string()
 }
 
 /// When the system ends it, no file shall stay behind.

@@ -2,13 +2,13 @@
 //! code whatever happens around.
 
 #[cfg(target_os = "linux")]
-use crate::support::{Outcome, children, expected};
+use crate::support::{Outcome, children};
 use crate::support::{agx_ocr, document, finish, fixture, skipped};
 use std::{
     fs,
     io::Read,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -304,59 +304,4 @@ fn au_15_a_full_disk_in_every_format() {
         );
     }
     assert!(Path::new("/dev/full").exists());
-}
-
-/// Runs the program with a page under a limit of the shell's, its output in a file.
-#[cfg(target_os = "linux")]
-fn limited(limit: &str, result: &Path) -> Output {
-    let script = format!(
-        "ulimit {limit}; exec '{}' --input '{}' > '{}'",
-        env!("CARGO_BIN_EXE_agx-ocr"),
-        document("../pages/line-fox.png"),
-        result.display(),
-    );
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).stdin(Stdio::null());
-    shell.env("MODEL_PATH", fixture("models/agx-ocr-mini"));
-    shell.env("RUST_MIN_STACK", "1");
-    shell.output().unwrap()
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn au_15_a_file_that_may_not_grow() {
-    let dir = tempfile::tempdir().unwrap();
-    let output = limited("-f 0", &dir.path().join("result.json"));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("cannot write to standard output"),
-        "{stderr}"
-    );
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn au_16_little_room_for_stacks() {
-    let dir = tempfile::tempdir().unwrap();
-    let result = dir.path().join("result.json");
-    let output = limited("-s 64", &result);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = fs::read_to_string(&result).unwrap();
-    assert!(text.contains(&expected("line-fox", "out")), "{text}");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn au_16_little_memory_for_the_model() {
-    let dir = tempfile::tempdir().unwrap();
-    let output = limited("-d 60000", &dir.path().join("result.json"));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.starts_with("Error: "), "{stderr}");
 }

@@ -16,4 +16,6 @@ mod input_output;
 mod isolation;
 mod limits;
 mod options;
+#[cfg(target_os = "linux")]
+mod scarcity;
 mod support;
