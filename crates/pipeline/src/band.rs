@@ -100,33 +100,27 @@ impl BandPrompt {
 /// A band's answer as it is written.
 pub(crate) struct BandAnswer<'a> {
     stream: TokenStream<'a>,
-    started: Instant,
-    /// Milliseconds.
-    first_token: Option<f64>,
-    /// Milliseconds of joining a batch, and this answer's share of the batch's steps.
-    share: Option<(f64, f64)>,
     ids: Vec<u32>,
+    /// Milliseconds.
+    prefill_ms: f64,
+    decode_ms: f64,
 }
 
 impl BandAnswer<'_> {
     /// Takes the next token, and gives the text that it completes.
     pub(crate) fn push(&mut self, id: u32) -> String {
-        self.first_token
-            .get_or_insert_with(|| milliseconds(self.started));
         self.ids.push(id);
         self.stream.push(id).unwrap_or_default()
     }
 
-    /// Notes how long joining a batch took.
+    /// Notes how long it took to the first token, or to join a batch.
     pub(crate) fn joined(&mut self, ms: f64) {
-        self.share = Some((ms, 0.0));
+        self.prefill_ms += ms;
     }
 
-    /// Notes this answer's share of a step that it had with others.
+    /// Notes how long further tokens took, or this answer's share of a step that it had with others.
     pub(crate) fn stepped(&mut self, ms: f64) {
-        if let Some((_, steps)) = &mut self.share {
-            *steps += ms;
-        }
+        self.decode_ms += ms;
     }
 
     /// Tokens so far.
@@ -160,10 +154,9 @@ impl Ocr {
         let ids = prompt_ids(&self.tokenizer, &task.prompt()?, rows)?;
         let answer = BandAnswer {
             stream: self.tokenizer.stream(Special::Skip),
-            started: Instant::now(),
-            first_token: None,
-            share: None,
             ids: Vec::new(),
+            prefill_ms: 0.0,
+            decode_ms: 0.0,
         };
         Ok((BandPrompt { band, ids, vision }, answer))
     }
@@ -226,11 +219,9 @@ impl Ocr {
 
     /// Adds what an answer took.
     fn count(&self, prompt: &BandPrompt, heard: &BandAnswer<'_>, answer: &Answer, to: &mut Stats) {
-        let (total, tokens) = (milliseconds(heard.started), prompt.ids.ids.len());
-        let first = heard.first_token.unwrap_or(total);
-        let (prefill, decode) = heard.share.unwrap_or((first, total - first));
-        to.prefill_ms += prefill;
-        to.decode_ms += decode;
+        let tokens = prompt.ids.ids.len();
+        to.prefill_ms += heard.prefill_ms;
+        to.decode_ms += heard.decode_ms;
         let decoder = self.decoder.config();
         to.prefill_multiply_adds += decoder.prefill_multiply_adds(tokens);
         let bytes = (1..=answer.steps).map(|i| decoder.decode_bytes(tokens + i));
@@ -351,41 +342,4 @@ pub(crate) fn confidence(log_probabilities: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Options;
-
-    #[test]
-    fn tables_repeat_lawfully_whatever_else_may() {
-        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
-        let ocr = Ocr::load(model, Options::default()).unwrap();
-        let lists = |given: Option<&[&str]>| {
-            let given = given.map(|tokens| tokens.iter().map(ToString::to_string).collect());
-            let options = ReadOptions {
-                ngram_whitelist: given,
-                ..ReadOptions::default()
-            };
-            let generate = ocr.generate_options(&options).unwrap();
-            let guard = generate.no_repeat_ngram.unwrap().whitelist;
-            (guard, generate.stop_cycles.unwrap().whitelist)
-        };
-        let id = |token: &str| ocr.tokenizer.token_id(token).unwrap();
-        let (cells, rows) = (["<td>", "</td>"].map(id), ["<tr>", "</tr>"].map(id));
-        let table = [cells, rows].concat();
-        let holds = |list: &[u32]| table.iter().all(|id| list.contains(id));
-
-        let (guard, cycles) = lists(None);
-        assert!(guard == cells && holds(&cycles));
-        let (guard, cycles) = lists(Some(&[]));
-        assert!(guard.is_empty() && holds(&cycles));
-        let (guard, cycles) = lists(Some(&["<|ref|>"]));
-        assert_eq!(guard, [id("<|ref|>")]);
-        assert!(holds(&cycles) && cycles.contains(&guard[0]));
-    }
-
-    #[test]
-    fn confidence_is_the_geometric_mean() {
-        assert_eq!(confidence(&[]), 0.0);
-        assert!((confidence(&[0.25_f32.ln(), 1.0_f32.ln()]) - 0.5).abs() < 1e-6);
-    }
-}
+mod tests;

@@ -74,11 +74,19 @@ impl Ocr {
         let generate = self.generate_options(asked.options)?;
         while let Some(mut awaited) = self.next_band(reading, asked, on_event)? {
             let Awaited { prompt, answer } = &mut awaited;
-            let answered =
-                self.decoder
-                    .generate(&prompt.get(), &generate, &reading.until, &mut |id, _| {
-                        reading.token(answer, id, on_event)
-                    });
+            let (started, mut first) = (Instant::now(), None);
+            let on_token = &mut |id, _: f32| {
+                first.get_or_insert_with(|| milliseconds(started));
+                reading.token(answer, id, on_event)
+            };
+            let prompt = prompt.get();
+            let answered = self
+                .decoder
+                .generate(&prompt, &generate, &reading.until, on_token);
+            let total = milliseconds(started);
+            let first = first.unwrap_or(total);
+            answer.joined(first);
+            answer.stepped(total - first);
             self.end_band(reading, &awaited, answered, asked)?;
         }
         self.end(reading, asked, on_event)
