@@ -2,6 +2,7 @@
 
 use crate::support::{agx_ocr, expected, fixture, page};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use serde_json::Value;
 use std::fs;
 
@@ -198,4 +199,25 @@ fn au_14_base64_and_data_uris_on_stdin() {
         let result = agx_ocr(&[]).input(input).json();
         assert_eq!(result["text"], expected("line-total", "out").as_str());
     }
+}
+
+/// A page as a scanner stores it that was fed from its side: it is turned by its orientation, 6.
+#[test]
+fn au_03_boxes_are_those_of_the_upright_page() {
+    let upright = image::load_from_memory(&page("receipt-fuel")).unwrap();
+    let turned = upright.rotate270().into_rgb8();
+    // One entry of a TIFF: Orientation, a SHORT.
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let mut png = Vec::new();
+    let mut encoder = PngEncoder::new(&mut png);
+    encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    let (width, height) = turned.dimensions();
+    assert!(width > height);
+    let written = encoder.write_image(&turned, width, height, ExtendedColorType::Rgb8);
+    written.unwrap();
+
+    let read = |png| agx_ocr(&["--task", "ocr"]).input(png).json();
+    let (turned, upright) = (read(png), read(page("receipt-fuel")));
+    assert!(upright["regions"].as_array().unwrap().len() > 5);
+    assert_eq!(turned, upright);
 }

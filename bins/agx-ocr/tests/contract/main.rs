@@ -15,7 +15,10 @@ mod hostile;
 mod input_output;
 mod isolation;
 mod limits;
+mod models;
 mod options;
 #[cfg(target_os = "linux")]
 mod scarcity;
 mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
