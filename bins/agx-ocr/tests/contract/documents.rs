@@ -93,6 +93,42 @@ fn results_are_as_the_schema_says() {
     assert!(!validator.is_valid(&json!({"text": "a"})));
 }
 
+/// The same of a line of jsonl, one of the schema's parts.
+#[test]
+fn lines_are_as_the_schema_says() {
+    let schema = fs::read(fixture("../docs/output.schema.json")).unwrap();
+    let mut schema: Value = serde_json::from_slice(&schema).unwrap();
+    schema.as_object_mut().unwrap().remove("anyOf");
+    schema["$ref"] = "#/$defs/PageEntry".into();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let (broken, page) = (
+        document("broken-page.pdf"),
+        document("../pages/line-fox.png"),
+    );
+    for (args, count) in [
+        (&["--input", &page][..], 1),
+        (&["--input", &broken, "--input", &page, "--task", "ocr"], 4),
+    ] {
+        let outcome = read(&[&["--format", "jsonl"], args].concat());
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        for line in outcome.stdout.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let errors: Vec<String> = validator
+                .iter_errors(&line)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{line}: {errors:?}");
+        }
+        assert_eq!(outcome.stdout.lines().count(), count);
+    }
+    for wrong in [
+        json!({"page": 1, "text": "a"}),
+        json!({"text": "", "regions": []}),
+    ] {
+        assert!(!validator.is_valid(&wrong), "{wrong}");
+    }
+}
+
 #[test]
 fn au_14_pages_are_chosen() {
     let pdf = document("pages.pdf");

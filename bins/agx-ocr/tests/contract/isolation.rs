@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The system calls about files and the network that a run makes.
-fn trace(test: &str, args: &[&str]) -> Option<String> {
+/// The system calls about files and the network that a run makes, which ends with `code`.
+fn trace(test: &str, args: &[&str], code: i32) -> Option<String> {
     if Command::new("strace").arg("-V").output().is_err() {
         skipped(test, "strace is not installed");
         return None;
@@ -35,7 +35,7 @@ fn trace(test: &str, args: &[&str]) -> Option<String> {
         skipped(test, "processes may not be traced here");
         return None;
     }
-    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
     Some(fs::read_to_string(log).unwrap())
 }
 
@@ -72,13 +72,27 @@ fn deeds(trace: &str) -> Vec<&str> {
 #[test]
 fn au_13_no_connection_and_no_file() {
     let test = "au_13_no_connection_and_no_file";
-    for input in [document("pages.pdf"), document("../pages/line-fox.png")] {
-        let Some(trace) = trace(test, &["--input", &input, "--task", "ocr"]) else {
+    let [pdf, page] = ["pages.pdf", "../pages/line-fox.png"].map(document);
+    for (args, code) in [
+        (&["--input", &pdf, "--task", "ocr"][..], 0),
+        (&["--input", &page, "--task", "ocr"], 0),
+        (&["--input", &page, "--task", "ocr", "--format", "pdf"], 0),
+        (
+            &["--input", &pdf, "--pages", "9", "--log-format", "json"],
+            2,
+        ),
+        (&["--input", &page, "--max-output-bytes", "9"], 1),
+        (
+            &["-v", "--input", &document("crash.pdf"), "--pages", "2"],
+            2,
+        ),
+    ] {
+        let Some(trace) = trace(test, args, code) else {
             return;
         };
         assert!(trace.contains("model.safetensors"), "the trace is empty");
         let deeds = deeds(&trace);
-        assert!(deeds.is_empty(), "{deeds:#?}");
+        assert!(deeds.is_empty(), "{args:?}: {deeds:#?}");
     }
 }
 
@@ -92,7 +106,7 @@ fn au_13_only_named_files_are_written() {
         "--overlay",
         overlay.to_str().unwrap(),
     ];
-    let Some(trace) = trace("au_13_only_named_files_are_written", &args) else {
+    let Some(trace) = trace("au_13_only_named_files_are_written", &args, 0) else {
         return;
     };
     let deeds = deeds(&trace);
@@ -283,7 +297,7 @@ fn au_15_a_closed_stdout_is_a_reader_who_wants_nothing() {
 #[cfg(target_os = "linux")]
 #[test]
 fn au_15_a_full_disk_in_every_format() {
-    for format in ["json", "jsonl", "text", "hocr", "alto", "pdf"] {
+    for format in ["json", "jsonl", "text", "markdown", "hocr", "alto", "pdf"] {
         let full = fs::OpenOptions::new()
             .write(true)
             .open("/dev/full")

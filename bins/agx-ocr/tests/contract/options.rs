@@ -73,6 +73,28 @@ fn a_view_of_another_size() {
     assert!(tiny["tokens"]["prompt"].as_u64() < auto["tokens"]["prompt"].as_u64());
 }
 
+/// Far more than there are cores; a machine that has no room for their stacks says so.
+#[test]
+fn as_many_threads_as_may_be() {
+    let run = |threads: &str| {
+        let args = ["--threads", threads, "--max-tokens", "1"];
+        agx_ocr(&args).input(page("line-fox")).run()
+    };
+    let (many, few) = (run("1024"), run("1"));
+    assert_eq!(few.code, Some(0), "{}", few.stderr);
+    if many.code == Some(0) {
+        assert_eq!(many.stdout, few.stdout);
+    } else {
+        many.fails(1, &[]);
+        let stderr = &many.stderr;
+        assert!(
+            stderr.contains("memory") || stderr.contains("threads"),
+            "{stderr}"
+        );
+    }
+    run("1025").fails(2, &["--threads"]);
+}
+
 #[test]
 fn help_is_short_or_complete() {
     let short = bare(&["-h"]).run();
