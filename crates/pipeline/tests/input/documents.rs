@@ -1,6 +1,8 @@
 //! Documents of several pages.
 
 use agx_ocr_pipeline::input::{DecodedImage, Document, Format, InputError, Limits, Rendering};
+#[cfg(not(feature = "pdf"))]
+use base64::{Engine, prelude::BASE64_STANDARD};
 use image::RgbImage;
 
 use crate::file;
@@ -224,7 +226,23 @@ mod pdf {
 
 #[cfg(not(feature = "pdf"))]
 #[test]
-fn without_the_feature_a_pdf_is_refused_by_name() {
-    let error = document("pages.pdf").unwrap_err();
-    assert!(error.to_string().contains("PDF cannot be read"), "{error}");
+fn without_the_feature_a_pdf_is_known_and_refused_by_name() {
+    let bytes = file("../documents/pages.pdf");
+    assert_eq!(Format::of(&bytes), Some(Format::Pdf));
+    let encoded = BASE64_STANDARD.encode(&bytes);
+    let uri = format!("data:application/pdf;base64,{encoded}");
+    for bytes in [bytes, encoded.into(), uri.into()] {
+        let error = Document::open(bytes, &Limits::default()).unwrap_err();
+        assert!(matches!(
+            error,
+            InputError::Unsupported {
+                format: Format::Pdf,
+                ..
+            }
+        ));
+        assert_eq!(
+            error.to_string(),
+            "this kind of PDF cannot be read: this build reads no PDF; convert it to PNG"
+        );
+    }
 }

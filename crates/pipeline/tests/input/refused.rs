@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 
-use crate::{decode, encode, file, inputs, message, read};
+use crate::{decode, encode, fax::left_out, file, inputs, message, read};
 
 #[test]
 fn what_is_not_base64_of_an_image_is_text() {
@@ -199,7 +199,8 @@ fn a_bomb_is_refused_by_its_header() {
     for entry in std::fs::read_dir(inputs()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
-        if Format::of(&bytes).is_some() {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if Format::of(&bytes).is_some() && !left_out(&name) {
             let error = decode(&bytes, &small, Alpha::default()).unwrap_err();
             assert!(
                 matches!(error, InputError::Dimensions { .. }),

@@ -4,20 +4,23 @@ use std::{fs, path::PathBuf};
 
 use agx_ocr_pipeline::input::{Document, Limits, Rendering};
 
-/// The inputs that were found for a target of the fuzzer.
-fn found(target: &str) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+/// The inputs that were found for a target of the fuzzer. What was found for `pdf` ends the process,
+/// and is tested where the command draws PDFs in a process apart.
+fn found(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let all = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions");
-    let files = fs::read_dir(all.join(target)).into_iter().flatten();
-    files.map(|file| {
+    let files = fs::read_dir(all.join(target)).unwrap().map(|file| {
         let path = file.unwrap().path();
         let bytes = fs::read(&path).unwrap();
         (path, bytes)
-    })
+    });
+    let files: Vec<_> = files.collect();
+    assert!(!files.is_empty(), "{target}");
+    files
 }
 
 #[test]
 fn found_inputs_end_well() {
-    for (path, bytes) in found("input").chain(found("pdf")) {
+    for (path, bytes) in found("input") {
         let Ok(document) = Document::open(bytes, &Limits::default()) else {
             continue;
         };
@@ -37,6 +40,7 @@ fn found_inputs_end_well() {
 #[test]
 fn a_webp_whose_exif_block_is_not_there_is_read() {
     let (_, bytes) = found("input")
+        .into_iter()
         .find(|(path, _)| path.ends_with("exif-of-4-gb.webp"))
         .unwrap();
     assert_eq!(crate::read(&bytes).unwrap().image.dimensions(), (24, 16));
