@@ -1,7 +1,12 @@
 //! What the model's markup becomes, and how repetition and confidence are taken.
 
 use super::*;
-use crate::Options;
+use crate::{Event, Mode, Options};
+use std::{
+    ops::ControlFlow,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn tables_repeat_lawfully_whatever_else_may() {
@@ -104,4 +109,30 @@ fn lines_become_regions_without_labels() {
     // Each box has the text.
     let want = [line([30, 1000, 280, 3000]), line([280, 1000, 530, 3000])];
     assert_eq!(regions_of(text, MarkupStyle::Lines), want);
+}
+
+#[test]
+fn what_comes_after_the_first_token_is_decoding() {
+    const TOKENS: usize = 4;
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/tiny");
+    let ocr = Ocr::load(model, Options::default()).unwrap();
+    let mut options = ReadOptions::default();
+    (options.mode, options.max_tokens) = (Mode::Tiny, Some(TOKENS));
+    let (listening, started) = (Duration::from_millis(50), Instant::now());
+    let slowly = |event: Event<'_>| {
+        if matches!(event, Event::Token { .. }) {
+            sleep(listening);
+        }
+        ControlFlow::Continue(())
+    };
+    let image = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * y) as u8; 3]));
+    let page = ocr
+        .read_image(&image, &Task::Text, &options, slowly)
+        .unwrap();
+    let (stats, all) = (page.stats, milliseconds(started));
+    assert_eq!(page.tokens.generated, TOKENS);
+    let listened = 1e3 * listening.as_secs_f64() * TOKENS as f64;
+    assert!(stats.decode_ms >= listened, "{stats:?}");
+    assert!(stats.prefill_ms > 0.0, "{stats:?}");
+    assert!(stats.prefill_ms + stats.decode_ms <= all, "{stats:?}");
 }
