@@ -1,7 +1,10 @@
 //! What has to be there before a GPU can be opened, and what is known of it.
 
 use super::{Gpu, gpu::contents};
-use crate::{Capability, CudaVersion, Elements, GpuInfo, NoGpu, Result, available::machine_memory};
+use crate::{
+    Capability, CudaVersion, Elements, GpuInfo, NoGpu, Result, available::machine_memory,
+    device::available,
+};
 use candle_core::{
     DType, Device,
     cuda_backend::cudarc::driver::{CudaContext, DriverError, result, sys},
@@ -42,12 +45,7 @@ pub(crate) fn open(number: usize, elements: Elements, needed: u64) -> Result<Dev
     if number >= count {
         return Err(NoGpu::Number { number, count });
     }
-    let info = guarded(|| describe(number))?;
-    info.check()?;
-    let available = info.available;
-    if available < needed {
-        return Err(NoGpu::Memory { needed, available });
-    }
+    guarded(|| describe(number))?.check_for(needed)?;
     guarded(|| {
         let broken = |error: crate::Error| NoGpu::Broken(error.to_string());
         let gpu = Gpu::open(number, dtype).map_err(broken)?;
@@ -114,8 +112,6 @@ fn described(number: usize) -> Result<GpuInfo, DriverError> {
     };
     let unified = context.attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED)? == 1;
     let (free, total) = context.mem_get_info()?;
-    // What is free there does not count what files in memory can give back.
-    let shared = unified.then(machine_memory).flatten();
     let multiprocessors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
     Ok(GpuInfo {
         number,
@@ -123,7 +119,7 @@ fn described(number: usize) -> Result<GpuInfo, DriverError> {
         capability,
         multiprocessors: usize::try_from(multiprocessors).unwrap_or(0),
         memory: total as u64,
-        available: shared.unwrap_or(free as u64),
+        available: available(free as u64, unified, machine_memory),
         unified,
         driver: driver_version()?.to_string(),
         code: contents().code_for(capability),

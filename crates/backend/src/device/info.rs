@@ -43,6 +43,31 @@ impl GpuInfo {
             }),
         }
     }
+
+    /// Why it cannot be used for what needs so many bytes of its memory, as far as its description
+    /// tells.
+    ///
+    /// # Errors
+    /// [`NoGpu::Capability`] or [`NoGpu::Memory`].
+    pub fn check_for(&self, needed: u64) -> Result<(), NoGpu> {
+        self.check()?;
+        let available = self.available;
+        match available < needed {
+            true => Err(NoGpu::Memory { needed, available }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Bytes that are available on a GPU with so many of them `free`; where it shares the CPU's memory, those
+/// of the machine: what is free does not count what files in memory can give back.
+#[cfg_attr(
+    not(any(feature = "cuda", test)),
+    allow(dead_code, reason = "other builds ask no driver")
+)]
+pub(crate) fn available(free: u64, unified: bool, machine: impl FnOnce() -> Option<u64>) -> u64 {
+    let machine = unified.then(machine).flatten();
+    machine.unwrap_or(free)
 }
 
 /// The GPUs that can be seen, whether they can be used or not.
@@ -87,4 +112,64 @@ pub fn gpu_limits(device: &Device) -> Result<Option<GpuLimits>> {
     #[cfg(not(feature = "cuda"))]
     let _ = device;
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A DGX Spark, but for what a test changes.
+    fn gpu(change: impl FnOnce(&mut GpuInfo)) -> GpuInfo {
+        let mut gpu = GpuInfo {
+            number: 0,
+            name: "NVIDIA GB10".into(),
+            capability: Capability {
+                major: 12,
+                minor: 1,
+            },
+            multiprocessors: 48,
+            memory: 128_000_000_000,
+            available: 100_000_000_000,
+            unified: true,
+            driver: "13.0".into(),
+            code: Some(Code::Machine(Capability {
+                major: 12,
+                minor: 0,
+            })),
+        };
+        change(&mut gpu);
+        gpu
+    }
+
+    #[test]
+    fn a_gpu_needs_code_and_memory() {
+        let needed = 7_000_000_000;
+        assert_eq!(gpu(|_| ()).check_for(needed), Ok(()));
+        let exactly = gpu(|gpu| gpu.available = needed);
+        assert_eq!(exactly.check_for(needed), Ok(()));
+
+        let full = gpu(|gpu| gpu.available = needed - 1).check_for(needed);
+        let available = needed - 1;
+        assert_eq!(full, Err(NoGpu::Memory { needed, available }));
+        let full = full.unwrap_err().to_string();
+        assert!(full.contains("7.0 GB"), "{full}");
+
+        // Without code it is no use, however much memory it has.
+        let old = gpu(|gpu| {
+            gpu.name = "Tesla T4".into();
+            gpu.capability = Capability { major: 7, minor: 5 };
+            gpu.code = None;
+        });
+        let old = old.check_for(0).unwrap_err().to_string();
+        assert!(old.contains("Tesla T4") && old.contains("7.5"), "{old}");
+    }
+
+    #[test]
+    fn memory_that_a_gpu_shares_is_what_the_machine_has_available() {
+        let machine = || Some(90);
+        assert_eq!(available(5, true, machine), 90);
+        assert_eq!(available(5, false, machine), 5);
+        // Where the system does not say.
+        assert_eq!(available(5, true, || None), 5);
+    }
 }

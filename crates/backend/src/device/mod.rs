@@ -3,10 +3,10 @@
 mod code;
 mod info;
 
-#[cfg(feature = "cuda")]
-pub(crate) use code::Contents;
 pub use code::{Capability, Code, CudaVersion, LEAST};
 pub use info::{GpuInfo, GpuLimits, gpu_limits, gpus};
+#[cfg(feature = "cuda")]
+pub(crate) use {code::Contents, info::available};
 
 use crate::Result;
 use candle_core::Device;
