@@ -122,6 +122,11 @@ impl Loader<'_> {
 
     /// The weight `name` of the given shape.
     pub fn weight(&self, name: &str, shape: &[usize]) -> Weight {
+        self.place(self.host_weight(name, shape))
+    }
+
+    /// The weight `name` of the given shape, for the host alone: no device gets a copy.
+    pub fn host_weight(&self, name: &str, shape: &[usize]) -> Weight {
         let name = self.name(name);
         let mut notes = self.shared.notes.borrow_mut();
         let shape = shape.to_vec();
@@ -146,16 +151,13 @@ impl Loader<'_> {
         }
         notes.used.insert(name);
         match wrong {
-            None => {
-                let weight = Weight {
-                    shape,
-                    file: info.file.clone(),
-                    range: info.range.clone(),
-                    #[cfg(feature = "cuda")]
-                    uploaded: None,
-                };
-                self.place(weight, &mut notes)
-            }
+            None => Weight {
+                shape,
+                file: info.file.clone(),
+                range: info.range.clone(),
+                #[cfg(feature = "cuda")]
+                uploaded: None,
+            },
             Some(wrong) => {
                 notes.mismatch.wrong.push(wrong);
                 absent()
@@ -165,8 +167,11 @@ impl Loader<'_> {
 
     /// The weight, and on a GPU a copy there.
     #[cfg(feature = "cuda")]
-    fn place(&self, mut weight: Weight, notes: &mut Notes) -> Weight {
-        if let (Some(uploader), None) = (&self.shared.uploader, &notes.failed) {
+    fn place(&self, mut weight: Weight) -> Weight {
+        let mut notes = self.shared.notes.borrow_mut();
+        // One that is missing is noted as that.
+        let there = !weight.range.is_empty();
+        if let (Some(uploader), None, true) = (&self.shared.uploader, &notes.failed, there) {
             let uploaded = uploader.borrow_mut().upload(&weight);
             match uploaded {
                 Ok(uploaded) => weight.uploaded = Some(uploaded),
@@ -178,13 +183,13 @@ impl Loader<'_> {
 
     /// The weight, where it lies.
     #[cfg(not(feature = "cuda"))]
-    fn place(&self, weight: Weight, _: &mut Notes) -> Weight {
+    fn place(&self, weight: Weight) -> Weight {
         weight
     }
 
     /// Notes a weight that the checkpoint holds and the model has no use for.
     pub fn unused(&self, name: &str, shape: &[usize]) {
-        self.weight(name, shape);
+        self.host_weight(name, shape);
     }
 
     /// `name.weight` `[output, input]`, without a bias.

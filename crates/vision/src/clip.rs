@@ -36,8 +36,8 @@ impl Clip {
             "patch_embedding.weight",
             &[width, 3, patch_size, patch_size],
         );
-        let class = at.weight("class_embedding", &[width]).to_f32();
-        let positions = at.weight("position_embedding.weight", &[1 + grid * grid, width]);
+        let class = at.host_weight("class_embedding", &[width]).to_f32();
+        let positions = at.host_weight("position_embedding.weight", &[1 + grid * grid, width]);
         let layers = loader.sub("transformer.layers");
         Ok(Self {
             class_embedding: Tensor::from_vec(class.clone(), class.len(), loader.device())?,

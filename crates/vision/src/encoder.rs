@@ -33,7 +33,7 @@ impl VisionEncoder {
     pub fn new(config: &VisionConfig, loader: &Loader<'_>) -> Result<Self> {
         let hidden = config.hidden_size;
         let row = |name| -> Result<Tensor> {
-            let values = loader.weight(name, &[hidden]).to_f32();
+            let values = loader.host_weight(name, &[hidden]).to_f32();
             Ok(Tensor::from_vec(
                 values.clone(),
                 values.len(),

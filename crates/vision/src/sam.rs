@@ -35,7 +35,7 @@ impl Sam {
             downsample_channels: [half, quarter],
             ..
         } = *config;
-        let pos_embed = loader.weight("pos_embed", &[1, grid, grid, width]);
+        let pos_embed = loader.host_weight("pos_embed", &[1, grid, grid, width]);
         let block = |i| {
             let window = (!config.global_attn_indexes.contains(&i)).then_some(SAM_WINDOW);
             Block::new(config, window, &loader.sub("blocks").sub(i))
@@ -120,7 +120,7 @@ impl Attention {
     fn new(config: &SamConfig, window: Option<usize>, loader: &Loader<'_>) -> Self {
         let (width, heads) = (config.width, config.heads);
         let table = |name| {
-            loader.weight(
+            loader.host_weight(
                 name,
                 &[2 * window.unwrap_or(config.grid) - 1, width / heads],
             )

@@ -61,7 +61,6 @@ impl Uploaded {
 pub(crate) struct Uploader {
     gpu: Arc<Gpu>,
     started: Instant,
-    /// The last has what room is left.
     blocks: Vec<Block>,
 }
 
@@ -106,13 +105,16 @@ impl Uploader {
     /// The weight on the device, in its element type. Its values come with [`Self::finish`].
     pub(crate) fn upload(&mut self, weight: &Weight) -> Result<Uploaded> {
         let count = weight.values().len();
-        let full = |block: &Block| block.next() + count > block.values.elem_count();
+        let has_room = |block: &Block| block.next() + count <= block.values.elem_count();
         // One that comes a second time has no place among the others.
-        if self.blocks.last().is_none_or(full) {
-            self.blocks.push(Block::new(&self.gpu, count)?);
-        }
-        let last = self.blocks.len() - 1;
-        let block = &mut self.blocks[last];
+        let block = match self.blocks.iter().position(has_room) {
+            Some(block) => block,
+            None => {
+                self.blocks.push(Block::new(&self.gpu, count)?);
+                self.blocks.len() - 1
+            }
+        };
+        let block = &mut self.blocks[block];
         let from = block.next();
         let values = block.values.narrow(0, from, count)?;
         let values = values.reshape(weight.shape())?;
@@ -137,7 +139,8 @@ impl Uploader {
         let next = AtomicUsize::new(0);
         let threads = THREADS.min(pieces.len().max(1));
         // SAFETY: any bytes are values, and those of weights are written before the device reads them.
-        let memory = unsafe { gpu.stream().context().alloc_pinned(threads * 2 * PIECE) };
+        let memory =
+            unsafe { (gpu.stream().context()).alloc_pinned_with_flags(threads * 2 * PIECE, 0) };
         let mut memory = memory.w()?;
         let memory: &mut [u8] = memory.as_mut_slice().w()?;
         let stagings = memory.par_chunks_mut(2 * PIECE);
