@@ -121,7 +121,11 @@ fn each_kernel(
 
 /// The compiler's arguments for machine code.
 fn fat(architectures: &[u32]) -> Vec<String> {
-    let code = |number| format!("-gencode=arch=compute_{number},code=sm_{number}");
+    let code = |&number: &u32| {
+        // What only Hopper has, no later GPU takes; there is no later member of its generation.
+        let own = if number == 90 { "a" } else { "" };
+        format!("-gencode=arch=compute_{number}{own},code=sm_{number}{own}")
+    };
     let mut arguments: Vec<String> = architectures.iter().map(code).collect();
     // A tenth of what the default leaves; drivers know it since CUDA 12.4. One thread for each
     // architecture.
@@ -198,10 +202,11 @@ mod tests {
 
     #[test]
     fn machine_code_is_made_for_each_architecture() {
-        let arguments = fat(&[80, 120]);
+        let arguments = fat(&[80, 90, 120]);
         assert_eq!(arguments[0], "-gencode=arch=compute_80,code=sm_80");
-        assert_eq!(arguments[1], "-gencode=arch=compute_120,code=sm_120");
-        assert_eq!(arguments[2], "-fatbin");
+        assert_eq!(arguments[1], "-gencode=arch=compute_90a,code=sm_90a");
+        assert_eq!(arguments[2], "-gencode=arch=compute_120,code=sm_120");
+        assert_eq!(arguments[3], "-fatbin");
     }
 
     #[test]

@@ -106,6 +106,43 @@ macro_rules! by_flash_attn {
     };
 }
 
+/// What attention of an image's positions works on.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    /// Queries, keys and values.
+    pub(super) qkv: &'a Tensor,
+    pub(super) heads: usize,
+    /// The result's shape.
+    pub(super) shape: &'a [usize],
+    /// Rows and columns of positions.
+    pub(super) grid: (usize, usize),
+    /// The side of the windows inside which positions see each other, or of the grid where all see all
+    /// and have places; 0 where they have none.
+    pub(super) side: usize,
+    /// Queries, keys and values of places outside of the image.
+    pub(super) padding: Option<&'a Tensor>,
+    pub(super) relative: Option<&'a RelativePositions>,
+}
+
+impl Image<'_> {
+    pub(super) fn batch(&self) -> usize {
+        self.shape[0]
+    }
+
+    pub(super) fn head_dim(&self) -> usize {
+        self.shape[self.shape.len() - 1] / self.heads
+    }
+
+    /// Windows of all images together.
+    pub(super) fn windows(&self) -> usize {
+        let (height, width) = self.grid;
+        match self.side {
+            0 => self.batch(),
+            side => self.batch() * height.div_ceil(side) * width.div_ceil(side),
+        }
+    }
+}
+
 impl Gpu {
     /// Attention of all positions of an image to all; `shape` is the result's.
     pub(crate) fn attention(
@@ -115,59 +152,70 @@ impl Gpu {
         shape: &[usize],
         relative: Option<&RelativePositions>,
     ) -> Result<Tensor> {
-        let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
         let positions: usize = shape[1..shape.len() - 1].iter().product();
+        let line = (1, positions);
+        let image = Image {
+            qkv,
+            heads,
+            shape,
+            grid: line,
+            side: 0,
+            padding: None,
+            relative,
+        };
         let Some(relative) = relative else {
-            by_flash_attn!(self.flash_image(qkv, (1, positions, 0), None, heads, shape, None));
-            if dim != HEAD || self.dtype() == DType::F32 {
-                let side = 0;
-                return self.attention_any(qkv, (1, positions, side), None, heads, shape, None);
-            }
-            let (qkv, out) = (
-                self.convert(qkv, self.dtype())?,
-                self.empty(shape, self.dtype())?,
-            );
-            let args = [
-                self.address(&qkv)?,
-                self.address(&out)?,
-                Arg::int(positions),
-            ];
-            let blocks = [positions.div_ceil(QUERIES), heads, batch];
-            let kernel = self.named("attention");
-            self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
-            return Ok(out);
+            return self.attention_line(&image, positions);
         };
         let side = positions.isqrt();
         if side * side != positions {
             return Err(Error::Msg(format!("{positions} positions are no square")).into());
         }
-        let sides = (side, side, side);
-        by_flash_attn!(self.flash_image(qkv, sides, None, heads, shape, Some(relative)));
+        let image = Image {
+            grid: (side, side),
+            side,
+            ..image
+        };
+        by_flash_attn!(self.flash_image(&image));
+        let kernel = self.named(&format!("attention_rel{side}"));
+        // Machine code for Hopper has blocks of its own.
+        let fast = self.has_fast_heads(&image) && matches!(side, 32 | 40 | 64 | 80);
+        let threads = if fast { self.block_of(&kernel)? } else { 0 };
         // Queries of a block, and bytes of shared memory, by the grids that there are kernels for.
-        let tiles = match side {
-            32 => Some((64, 40960)),
-            40 => Some((64, 51200)),
-            64 => Some((128, 65536)),
-            80 => Some((64, 61440)),
-            _ => None,
+        let (queries, shared) = match (side, threads) {
+            (32, 128) => (64, 40960),
+            (40, 128) => (64, 51200),
+            (64, 128) => (128, 65536),
+            (64, 256) => (128, 98304),
+            (80, 128) => (64, 61440),
+            _ => return self.attention_any(&image),
         };
-        let fast = dim == HEAD && self.dtype() != DType::F32;
-        let Some((queries, shared)) = tiles.filter(|_| fast) else {
-            return self.attention_any(qkv, sides, None, heads, shape, Some(relative));
-        };
-        let (qkv, out) = (
-            self.convert(qkv, self.dtype())?,
-            self.empty(shape, self.dtype())?,
-        );
+        let (qkv, out) = self.ends(&image)?;
         let args = [
             self.address(&qkv)?,
             self.address(&relative.height)?,
             self.address(&relative.width)?,
             self.address(&out)?,
         ];
-        let kernel = self.named(&format!("attention_rel{side}"));
-        let blocks = [positions / queries, heads, batch];
-        self.launch(&kernel, grid(blocks, (128, 1), shared), &args)?;
+        let blocks = [positions / queries, heads, image.batch()];
+        self.launch(&kernel, grid(blocks, (threads, 1), shared), &args)?;
+        Ok(out)
+    }
+
+    /// Attention of positions without places.
+    fn attention_line(&self, image: &Image<'_>, positions: usize) -> Result<Tensor> {
+        by_flash_attn!(self.flash_image(image));
+        if !self.has_fast_heads(image) {
+            return self.attention_any(image);
+        }
+        let (qkv, out) = self.ends(image)?;
+        let args = [
+            self.address(&qkv)?,
+            self.address(&out)?,
+            Arg::int(positions),
+        ];
+        let blocks = [positions.div_ceil(QUERIES), image.heads, image.batch()];
+        let kernel = self.named("attention");
+        self.launch(&kernel, grid(blocks, (128, 1), 32 << 10), &args)?;
         Ok(out)
     }
 
@@ -181,21 +229,25 @@ impl Gpu {
         shape: &[usize],
         relative: &RelativePositions,
     ) -> Result<Tensor> {
-        let (batch, height, width, row) = qkv.dims4()?;
-        let dim = row / 3 / heads;
+        let (_, height, width, row) = qkv.dims4()?;
         let padding = match self.bias(projection.bias.as_ref(), self.dtype())? {
             Some(bias) => bias,
             None => self.zeros(row, self.dtype())?,
         };
-        let sides = (height, width, window);
-        by_flash_attn!(self.flash_image(qkv, sides, Some(&padding), heads, shape, Some(relative)));
-        if dim != HEAD || window != WINDOW || self.dtype() == DType::F32 {
-            return self.attention_any(qkv, sides, Some(&padding), heads, shape, Some(relative));
+        let image = Image {
+            qkv,
+            heads,
+            shape,
+            grid: (height, width),
+            side: window,
+            padding: Some(&padding),
+            relative: Some(relative),
+        };
+        by_flash_attn!(self.flash_image(&image));
+        if !self.has_fast_heads(&image) || window != WINDOW {
+            return self.attention_any(&image);
         }
-        let (qkv, out) = (
-            self.convert(qkv, self.dtype())?,
-            self.empty(shape, self.dtype())?,
-        );
+        let (qkv, out) = self.ends(&image)?;
         let args = [
             self.address(&qkv)?,
             self.address(&padding)?,
@@ -205,49 +257,56 @@ impl Gpu {
             Arg::int(height),
             Arg::int(width),
         ];
-        let windows = batch * height.div_ceil(window) * width.div_ceil(window);
         let kernel = self.named("attention_window");
-        self.launch(&kernel, grid([2, heads, windows], (224, 1), 63616), &args)?;
+        let blocks = [2, heads, image.windows()];
+        self.launch(&kernel, grid(blocks, (224, 1), 63616), &args)?;
         Ok(out)
     }
 
-    /// The same for any sizes: all positions of a grid `(height, width, side)`, or those inside of
-    /// windows of `side`.
-    fn attention_any(
-        &self,
-        qkv: &Tensor,
-        (height, width, side): (usize, usize, usize),
-        padding: Option<&Tensor>,
-        heads: usize,
-        shape: &[usize],
-        relative: Option<&RelativePositions>,
-    ) -> Result<Tensor> {
-        let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
-        let (qkv, out) = (
-            self.convert(qkv, self.dtype())?,
-            self.empty(shape, self.dtype())?,
-        );
-        let [table_height, table_width] = match relative {
+    /// Whether there are kernels on tensor cores for its heads.
+    fn has_fast_heads(&self, image: &Image<'_>) -> bool {
+        image.head_dim() == HEAD && self.dtype() != DType::F32
+    }
+
+    /// Queries, keys and values as kernels take them, and memory for the result.
+    pub(super) fn ends(&self, image: &Image<'_>) -> Result<(Tensor, Tensor)> {
+        let qkv = self.contiguous(&self.convert(image.qkv, self.dtype())?)?;
+        Ok((qkv, self.empty(image.shape, self.dtype())?))
+    }
+
+    /// The same for any sizes.
+    fn attention_any(&self, image: &Image<'_>) -> Result<Tensor> {
+        let ((height, width), side) = (image.grid, image.side);
+        let (qkv, out) = self.ends(image)?;
+        let [table_height, table_width] = match image.relative {
             Some(tables) => [self.address(&tables.height)?, self.address(&tables.width)?],
             None => [Arg::NULL; 2],
         };
         let args = [
             self.address(&qkv)?,
-            self.address_or_null(padding)?,
+            self.address_or_null(image.padding)?,
             table_height,
             table_width,
             self.address(&out)?,
             Arg::int(height),
             Arg::int(width),
             Arg::int(side),
-            Arg::int(dim),
+            Arg::int(image.head_dim()),
         ];
-        let (positions, windows) = match side {
-            0 => (height * width, 1),
-            side => (side * side, height.div_ceil(side) * width.div_ceil(side)),
+        let positions = match side {
+            0 => height * width,
+            side => side * side,
         };
-        let blocks = [positions.div_ceil(QUERIES_ANY), heads, batch * windows];
-        let shared = if relative.is_some() { 64 * side } else { 0 };
+        let blocks = [
+            positions.div_ceil(QUERIES_ANY),
+            image.heads,
+            image.windows(),
+        ];
+        let shared = if image.relative.is_some() {
+            64 * side
+        } else {
+            0
+        };
         let kernel = self.named("attention_any");
         self.launch(&kernel, grid(blocks, (256, 1), shared), &args)?;
         Ok(out)

@@ -191,6 +191,17 @@ impl Gpu {
         done
     }
 
+    /// Has each product that was asked for computed by its other kernel of this number, and says how many
+    /// have so many.
+    #[cfg(test)]
+    pub(super) fn take_others(&self, number: usize) -> usize {
+        let mut blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = blas.plans.values_mut();
+        plans
+            .filter_map(|plan| plan.take_other(number).then_some(()))
+            .count()
+    }
+
     /// Milliseconds for `work` that writes to an address of memory like `y`'s, and not to `y`.
     fn time(&self, y: &Tensor, work: impl Fn(u64) -> Result<()>) -> Result<f32> {
         let y = self.empty(y.shape(), y.dtype())?;

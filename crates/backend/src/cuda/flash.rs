@@ -2,9 +2,10 @@
 
 use super::{
     Gpu,
+    attention::Image,
     launch::{Arg, grid, values},
 };
-use crate::{RelativePositions, Result};
+use crate::Result;
 use candle_core::{DType, Tensor};
 use candle_flash_attn::flash_attn;
 
@@ -30,31 +31,23 @@ fn head_width(dtype: DType, dim: usize, side: usize) -> Option<usize> {
 impl Gpu {
     /// Attention of an image's positions, as `attention_any` has it; `None` where that is not for
     /// flash-attn.
-    pub(super) fn flash_image(
-        &self,
-        qkv: &Tensor,
-        (height, width, side): (usize, usize, usize),
-        padding: Option<&Tensor>,
-        heads: usize,
-        shape: &[usize],
-        relative: Option<&RelativePositions>,
-    ) -> Result<Option<Tensor>> {
-        let (batch, dim) = (shape[0], shape[shape.len() - 1] / heads);
+    pub(super) fn flash_image(&self, image: &Image<'_>) -> Result<Option<Tensor>> {
+        let ((height, width), side) = (image.grid, image.side);
+        let (heads, dim, windows) = (image.heads, image.head_dim(), image.windows());
         let Some(columns) = head_width(self.dtype(), dim, side) else {
             return Ok(None);
         };
-        let qkv = self.contiguous(&self.convert(qkv, self.dtype())?)?;
+        let (qkv, out) = self.ends(image)?;
         let scale = (dim as f32).sqrt().recip();
-        let Some(relative) = relative else {
-            let qkv = qkv.reshape((batch, height * width, 3, heads, dim))?;
-            return Ok(Some(attend(&qkv, scale)?.reshape(shape)?));
+        let Some(relative) = image.relative else {
+            let qkv = qkv.reshape((image.batch(), height * width, 3, heads, dim))?;
+            return Ok(Some(attend(&qkv, scale)?.reshape(image.shape)?));
         };
-        let windows = batch * height.div_ceil(side) * width.div_ceil(side);
         let wide = (windows, side * side, 3, heads, columns);
         let wide = self.empty(wide, self.dtype())?;
         let args = [
             self.address(&qkv)?,
-            self.address_or_null(padding)?,
+            self.address_or_null(image.padding)?,
             self.address(&relative.height)?,
             self.address(&relative.width)?,
             self.address(&wide)?,
@@ -68,7 +61,7 @@ impl Gpu {
         let kernel = self.named("flash_widen");
         self.launch(&kernel, grid(blocks, (256, 1), 0), &args)?;
 
-        let (mixed, out) = (attend(&wide, scale)?, self.empty(shape, self.dtype())?);
+        let mixed = attend(&wide, scale)?;
         let chunks = out.elem_count() / CHUNK;
         let args = [
             self.address(&mixed)?,

@@ -162,6 +162,12 @@ impl Gpu {
         format!("{kernel}_{}", name(self.dtype()))
     }
 
+    /// Threads of a block, of a kernel that was compiled for one number of them.
+    pub(super) fn block_of(&self, kernel: &str) -> Result<u32> {
+        let most = self.function(kernel)?.max_threads_per_block().w()?;
+        Ok(u32::try_from(most).unwrap_or(0))
+    }
+
     /// Runs a kernel behind all work that is under way.
     pub(super) fn launch(&self, kernel: &str, config: LaunchConfig, args: &[Arg]) -> Result<()> {
         if config.grid_dim.0 == 0 {

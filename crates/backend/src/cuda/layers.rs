@@ -55,15 +55,15 @@ impl Gpu {
         let normed = self.normed(norm, x, self.dtype())?;
         let weight = first.weight.on_gpu()?;
         let bias = self.bias(first.bias.as_ref(), self.dtype())?;
+        let bias = bias.ok_or_else(|| Error::Msg("an MLP without biases".into()))?;
         // Where values are rounded to 16 bits anyway.
         let fused = activation == Activation::Gelu && self.dtype() != DType::F32;
-        let inner = match bias.as_ref().filter(|_| fused) {
-            Some(bias) => self.product_gelu(&normed, weight, bias)?,
-            None => {
-                let inner = self.product(&normed, weight, None, self.dtype())?;
-                self.bias_activation(&inner, bias.as_ref(), activation)?;
-                inner
-            }
+        let inner = if fused {
+            self.product_gelu(&normed, weight, &bias)?
+        } else {
+            let inner = self.product(&normed, weight, None, self.dtype())?;
+            self.bias_gelu(&inner, &bias, activation)?;
+            inner
         };
         self.linear_add(second, x, &inner)
     }

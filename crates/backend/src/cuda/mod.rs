@@ -9,7 +9,7 @@
 //! | `limits` | what it reaches at most |
 //! | `gpu` | an open device: its stream, its kernels, memory on it |
 //! | `launch` | a kernel by its name, with its arguments |
-//! | `blas` | large products |
+//! | `blas`, `plan` | large products, and the library's kernels for them |
 //! | `upload` | weights from the mapped files to the device |
 //! | `rows` | norms, activations, sums, copies |
 //! | `layers`, `attention`, `experts` | the layers |
@@ -18,7 +18,7 @@
 //! | `pages`, `batch` | the same for several sequences together |
 //! | `ahead` | steps in advance, recorded once |
 //! | `recorded` | work that is recorded for each shape of its input |
-//! | `kernels/` | the kernels' source; `kernels.ptx` is made from it by `cargo xtask ptx` |
+//! | `kernels/` | the kernels' source; `ptx/` is made from it by `cargo xtask ptx` |
 
 mod ahead;
 mod attention;
@@ -39,6 +39,8 @@ mod probe;
 mod recorded;
 mod rows;
 mod self_test;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use ahead::{Ban, Picked};

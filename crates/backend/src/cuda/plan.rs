@@ -60,13 +60,49 @@ pub(super) struct Operands {
     pub(super) add: bool,
 }
 
+/// A matrix as cuBLASLt describes it.
+struct Layout(sys::cublasLtMatrixLayout_t);
+
+impl Layout {
+    /// Columns that lie one behind the other.
+    fn new(kind: sys::cudaDataType, rows: usize, columns: usize) -> Result<Self, CublasError> {
+        let (rows, columns) = (rows as u64, columns as u64);
+        result::create_matrix_layout(kind, rows, columns, rows as i64).map(Self)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and nobody has it any more.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+/// What cuBLASLt shall compute.
+struct Product(sys::cublasLtMatmulDesc_t);
+
+impl Product {
+    fn set<T>(&self, what: Description, value: T) -> Result<(), CublasError> {
+        let place = (&raw const value).cast();
+        // SAFETY: the value has as many bytes as said, and the description lives.
+        unsafe { result::set_matmul_desc_attribute(self.0, what, place, size_of::<T>()) }
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and nobody has it any more.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+    }
+}
+
 /// A product as cuBLASLt describes it, which counts columns: it sees each matrix transposed, and
 /// `weight x` instead of `x weightᵀ`.
 pub(super) struct Plan {
-    product: sys::cublasLtMatmulDesc_t,
-    weight: sys::cublasLtMatrixLayout_t,
-    x: sys::cublasLtMatrixLayout_t,
-    y: sys::cublasLtMatrixLayout_t,
+    product: Product,
+    weight: Layout,
+    x: Layout,
+    y: Layout,
     /// The chosen kernel, the library's first choice until then.
     algorithm: Algorithm,
     /// Others that add in the same order, so that the choice changes no result.
@@ -76,29 +112,29 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(handle: sys::cublasLtHandle_t, kind: Kind) -> Result<Self, CublasError> {
         let (factors, sums) = (named(kind.factors), named(kind.sums));
-        let layout = |kind, rows: usize, columns: usize| {
-            result::create_matrix_layout(kind, rows as u64, columns as u64, rows as i64)
-        };
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let scale = sys::cudaDataType::CUDA_R_32F;
         let mut plan = Self {
-            product: result::create_matmul_desc(compute, scale)?,
-            weight: layout(factors, kind.input, kind.output)?,
-            x: layout(factors, kind.input, kind.rows)?,
-            y: layout(sums, kind.output, kind.rows)?,
+            product: Product(result::create_matmul_desc(compute, scale)?),
+            weight: Layout::new(factors, kind.input, kind.output)?,
+            x: Layout::new(factors, kind.input, kind.rows)?,
+            y: Layout::new(sums, kind.output, kind.rows)?,
             algorithm: Algorithm { data: [0; 8] },
             others: Vec::new(),
         };
         let transposed = cublasOperation_t::CUBLAS_OP_T;
-        plan.set(Description::CUBLASLT_MATMUL_DESC_TRANSA, transposed)?;
+        plan.product
+            .set(Description::CUBLASLT_MATMUL_DESC_TRANSA, transposed)?;
         let epilogue = match kind.after {
             After::Nothing => None,
             After::Bias => Some(sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS),
             After::BiasGelu => Some(sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_GELU_BIAS),
         };
         if let Some(epilogue) = epilogue {
-            plan.set(Description::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
-            plan.set(Description::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, sums)?;
+            plan.product
+                .set(Description::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
+            plan.product
+                .set(Description::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, sums)?;
         }
         let wishes = result::create_matmul_pref()?;
         let found = plan.candidates(handle, wishes, kind.aligned);
@@ -138,24 +174,17 @@ impl Plan {
         ] {
             wish(what, (&raw const aligned).cast(), size_of::<u32>())?;
         }
-        let &Self {
-            product,
-            weight,
-            x,
-            y,
-            ..
-        } = self;
         let mut found = [MaybeUninit::uninit(); CANDIDATES];
         let mut count = 0;
         // SAFETY: all of them live, and there is room for so many results.
         unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
                 handle,
-                product,
-                weight,
-                x,
-                y,
-                y,
+                self.product.0,
+                self.weight.0,
+                self.x.0,
+                self.y.0,
+                self.y.0,
                 wishes,
                 CANDIDATES as c_int,
                 found.as_mut_ptr().cast(),
@@ -190,6 +219,13 @@ impl Plan {
         }
     }
 
+    /// Takes the other kernel of this number, if there are so many.
+    #[cfg(test)]
+    pub(super) fn take_other(&mut self, number: usize) -> bool {
+        let other = self.others.get(number).copied();
+        other.map(|other| self.algorithm = other).is_some()
+    }
+
     /// Has the device multiply.
     pub(super) fn run(
         &self,
@@ -205,17 +241,17 @@ impl Plan {
         unsafe {
             result::matmul(
                 handle,
-                self.product,
+                self.product.0,
                 (&raw const one).cast(),
                 (&raw const before).cast(),
                 pointer(at.weight),
-                self.weight,
+                self.weight.0,
                 pointer(at.x),
-                self.x,
+                self.x.0,
                 pointer(at.y),
-                self.y,
+                self.y.0,
                 pointer(at.y),
-                self.y,
+                self.y.0,
                 algorithm,
                 pointer(at.workspace),
                 WORKSPACE,
@@ -227,30 +263,13 @@ impl Plan {
 
     /// Where the bias is from now on.
     pub(super) fn set_bias(&self, address: u64) -> Result<(), CublasError> {
-        self.set(Description::CUBLASLT_MATMUL_DESC_BIAS_POINTER, address)
+        let what = Description::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        self.product.set(what, address)
     }
 
     /// The chosen kernel.
     pub(super) fn algorithm(&self) -> &Algorithm {
         &self.algorithm
-    }
-
-    fn set<T>(&self, what: Description, value: T) -> Result<(), CublasError> {
-        let place = (&raw const value).cast();
-        // SAFETY: the value has as many bytes as said, and the description lives.
-        unsafe { result::set_matmul_desc_attribute(self.product, what, place, size_of::<T>()) }
-    }
-}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        // SAFETY: they were created, and nobody has them any more.
-        unsafe {
-            let _ = result::destroy_matmul_desc(self.product);
-            for layout in [self.weight, self.x, self.y] {
-                let _ = result::destroy_matrix_layout(layout);
-            }
-        }
     }
 }
 

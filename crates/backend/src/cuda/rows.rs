@@ -65,24 +65,21 @@ impl Gpu {
     }
 
     /// `y = activation(y + bias)` in place.
-    pub(super) fn bias_activation(
+    pub(super) fn bias_gelu(
         &self,
         y: &Tensor,
-        bias: Option<&Tensor>,
+        bias: &Tensor,
         activation: Activation,
     ) -> Result<()> {
-        let activation = match activation {
-            Activation::Gelu => 1,
-            Activation::QuickGelu => 2,
-        };
+        let quick = i32::from(activation == Activation::QuickGelu);
         let args = [
             self.address(y)?,
-            self.address_or_null(bias)?,
+            self.address(bias)?,
             Arg::long(y.elem_count()),
             Arg::int(last(y)),
-            Arg::Int(activation),
+            Arg::Int(quick),
         ];
-        let kernel = format!("bias_activation_{}", name(y.dtype()));
+        let kernel = format!("bias_gelu_{}", name(y.dtype()));
         self.launch(&kernel, several(y.elem_count()), &args)
     }
 

@@ -78,7 +78,9 @@ template <int G> struct ImageTiles;
 template <> struct ImageTiles<14> { static constexpr int M = 1, WARPS = 7, BLOCKS = 2, ROWS = 112, STEP = 16; };
 template <> struct ImageTiles<32> { static constexpr int M = 1, WARPS = 4, BLOCKS = 3, ROWS = 64, STEP = 32; };
 template <> struct ImageTiles<40> { static constexpr int M = 1, WARPS = 4, BLOCKS = 3, ROWS = 80, STEP = 80; };
-template <> struct ImageTiles<64> { static constexpr int M = 2, WARPS = 4, BLOCKS = 2, ROWS = 64, STEP = 32; };
+template <> struct ImageTiles<64> {
+    static constexpr int M = WARPGROUPS ? 1 : 2, WARPS = 8 / M, BLOCKS = 2, ROWS = WARPGROUPS ? 128 : 64, STEP = 32;
+};
 template <> struct ImageTiles<80> { static constexpr int M = 1, WARPS = 4, BLOCKS = 2, ROWS = 80, STEP = 80; };
 
 // A lane's part of a row of 64 elements, for products in which the order of the sum is free.
@@ -126,7 +128,8 @@ __device__ __forceinline__ void attend_image(const T *qkv, const T *padding, con
     constexpr int LINES = STEP / PART;
     static_assert(G * LINE % ROWS == 0 && ROWS % LINE == 0 && ROWS % STEP == 0 && STEP % 16 == 0, "whole tiles");
 
-    Attend<T, D, M> attend;
+    // For windows' steps of 16 keys that is slower.
+    Attend<T, D, M, WARPGROUPS && Tiles::WARPS % 4 == 0> attend;
     const int lane = attend.lane, query = threadIdx.x / WARP * M * 16 + lane / 4, first = blockIdx.x * QUERIES + query;
     const int heads = gridDim.y * D, stride = 3 * heads;
     qkv += blockIdx.y * D;
@@ -196,8 +199,9 @@ __device__ __forceinline__ void attend_image(const T *qkv, const T *padding, con
 }
 
 // attention_relG_T: all positions of a grid of G x G; G is 32, 40, 64 or 80. Heads of 64.
-//   grid (G * G / 64, heads, batch), for G = 64 (32, heads, batch); block 128; dynamic shared memory
-//   40960 bytes (G = 32), 51200 (40), 65536 (64) or 61440 (80)
+//   grid (G * G / 64, heads, batch), for G = 64 (32, heads, batch); block 128, but 256 for G = 64 with
+//   warpgroups; dynamic shared memory 40960 bytes (G = 32), 51200 (40), 65536 (64), with warpgroups 98304,
+//   or 61440 (80)
 //   (const T *qkv [batch, G, G, 3, heads, 64], const T *table_height, const T *table_width [2 G - 1, 64],
 //    T *out [batch, G, G, heads, 64])
 template <typename T, int G>

@@ -2,9 +2,9 @@
 // (Milakov and Gimelshein, 2018), without a matrix of all scores (Dao, FlashAttention-2, 2023).
 //
 // A warp keeps 16 M queries, their outputs and their softmax in registers; the block's warps share
-// tiles of keys and values, which arrive in shared memory one ahead.
+// tiles of keys and values, which arrive in shared memory one ahead. On Hopper four warps multiply together.
 #pragma once
-#include "common.cuh"
+#include "warpgroup.cuh"
 
 constexpr float LOG2_E = 1.4426950408889634f;
 // Exponentials are taken relative to a score that may lag behind the largest so far by this much
@@ -73,8 +73,9 @@ __device__ __forceinline__ void fetch(uint32_t tile, Row row, There there) {
 }
 
 // 16 M queries of a warp and what they have seen. Index [m][..][e] is a fragment's: e / 2 chooses
-// between rows lane / 4 and lane / 4 + 8 of queries 16 m to 16 m + 15.
-template <typename T, int D, int M> struct Attend {
+// between rows lane / 4 and lane / 4 + 8 of queries 16 m to 16 m + 15. With GROUPED four warps multiply
+// together, heads of 64.
+template <typename T, int D, int M, bool GROUPED = false> struct Attend {
     const float scale = rsqrtf(D) * LOG2_E;  // From q · k to exponents of two.
     const unsigned lane = threadIdx.x % WARP;
     uint32_t q[M][D / 16][4];
@@ -94,8 +95,17 @@ template <typename T, int D, int M> struct Attend {
         reference[m][0] = reference[m][1] = -INFINITY;
     }
 
-    // s += q kᵀ for the KEYS keys of a tile from `first` on.
+    // s += q kᵀ for the KEYS keys of a tile from `first` on; with GROUPED begun, and there once the next
+    // values are absorbed.
     template <int KEYS> __device__ __forceinline__ void scores(float (&s)[M][KEYS / 8][4], uint32_t tile, int first) {
+        if constexpr (GROUPED) {
+            begin_products();
+#pragma unroll
+            for (int k = 0; k < D / 16; ++k)
+#pragma unroll
+                for (int m = 0; m < M; ++m) multiply<ALONG_ROWS>(s[m], q[m][k], matrix_at(tile + first * D * 2 + k * 32), T());
+            commit_products();
+        } else
 #pragma unroll
         for (int k = 0; k < D / 16; ++k)
 #pragma unroll
@@ -149,16 +159,24 @@ template <typename T, int D, int M> struct Attend {
                     s[m][n][e] = exp2_approx(fmaf(s[m][n][e], scale, shift));
                     sum[m][e / 2] += s[m][n][e];
                 }
+        uint32_t p[KEYS / 16][M][4];
 #pragma unroll
-        for (int k = 0; k < KEYS / 16; ++k) {
-            uint32_t p[M][4];
+        for (int i = 0; i < KEYS / 16 * M * 4; ++i) {
+            const int k = i / 4 / M, m = i / 4 % M;
+            const float *pair = s[m][2 * k + i % 4 / 2] + i % 2 * 2;
+            p[k][m][i % 4] = pack(pair[0], pair[1], T());
+        }
+        if constexpr (GROUPED) {
+            begin_products();
 #pragma unroll
-            for (int m = 0; m < M; ++m)
+            for (int k = 0; k < KEYS / 16; ++k)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float *pair = s[m][2 * k + i / 2] + i % 2 * 2;
-                    p[m][i] = pack(pair[0], pair[1], T());
-                }
+                for (int m = 0; m < M; ++m) multiply<DOWN_COLUMNS>(o[m], p[k][m], matrix_at(tile + (first + k * 16) * D * 2), T());
+            commit_products();
+            wait_products();
+        } else
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; ++k)
 #pragma unroll
             for (int d = 0; d < D / 16; ++d) {
                 uint32_t r[4];
@@ -166,11 +184,10 @@ template <typename T, int D, int M> struct Attend {
                 const uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
-                    mma(o[m][2 * d], p[m], b[0], T());
-                    mma(o[m][2 * d + 1], p[m], b[1], T());
+                    mma(o[m][2 * d], p[k][m], b[0], T());
+                    mma(o[m][2 * d + 1], p[k][m], b[1], T());
                 }
             }
-        }
     }
 
     // Makes exponentials relative to the largest score so far.
@@ -203,7 +220,7 @@ template <typename T, int D, int M> struct Attend {
     }
 };
 
-extern __shared__ uint4 shared_memory[];
+extern __shared__ __align__(1024) uint4 shared_memory[];
 
 template <int N> struct Count { static constexpr int value = N; };
 
@@ -219,8 +236,9 @@ enum Part { KEYS, VALUES };
 //
 // Tiles lie in two places by turns: one arrives while the other is in use. The keys of a tile run a step
 // ahead of its values: the next scores are made while the exponentials of the last are.
-template <int ROWS, int STEP, int LINES, typename T, int D, int M, typename Fetch, typename Load, typename Begin, typename Finish>
-__device__ __forceinline__ void attend_all(Attend<T, D, M> &attend, int count, Fetch fetch_rows, Load load, Begin begin,
+template <int ROWS, int STEP, int LINES, typename T, int D, int M, bool GROUPED, typename Fetch, typename Load, typename Begin,
+          typename Finish>
+__device__ __forceinline__ void attend_all(Attend<T, D, M, GROUPED> &attend, int count, Fetch fetch_rows, Load load, Begin begin,
                                            Finish finish) {
     constexpr int TILE = TILE_BYTES<D, ROWS>;
     const uint32_t tiles = shared_address(shared_memory);
@@ -237,11 +255,14 @@ __device__ __forceinline__ void attend_all(Attend<T, D, M> &attend, int count, F
 
     float s[M][STEP / 8][4], next[M][STEP / 8][4], bias[LINES][M][2];
     wait_copies<1>();
+    if constexpr (GROUPED) show_copies();
     __syncthreads();
     begin(next, 0);
     attend.template scores<STEP>(next, tiles + TILE, 0);
+    if constexpr (GROUPED) wait_products();
     for (int tile = 0; tile < count; ++tile) {
         wait_copies<0>();
+        if constexpr (GROUPED) show_copies();
         __syncthreads();
         if (tile + 1 < count) fetch_tile(tile + 1);
         const uint32_t keys = tiles + tile % 2 * TILE, values = keys + TILE / 2;

@@ -87,36 +87,27 @@ __device__ __forceinline__ void norm(const float *x, const W *weight, const W *b
 
 // --- Biases, activations, sums ---
 
-// The numbers of the activations, as the launcher knows them.
-enum Activation { NONE = 0, GELU = 1, QUICK_GELU = 2 };
-
-template <int N> __device__ __forceinline__ void activate(float (&v)[N], int activation) {
-    if (activation == GELU) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) v[i] = 0.5f * v[i] * (1.f + erff(v[i] * 0.70710678118654752f));
-    } else if (activation == QUICK_GELU) {
+// GELU by the error function, or where `quick` by a logistic function.
+template <int N> __device__ __forceinline__ void gelu(float (&v)[N], bool quick) {
+    if (quick) {
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = v[i] / (1.f + __expf(-1.702f * v[i]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) v[i] = 0.5f * v[i] * (1.f + erff(v[i] * 0.70710678118654752f));
     }
 }
 
-// The elements of `bias` [size] for those from `at` on of rows of this size; zeros without a bias.
-template <int N, typename T>
-__device__ __forceinline__ Pack<T, N> bias_at(const T *bias, size_t at, int size) {
-    return bias == nullptr ? Pack<T, N>{} : load<N>(bias + at % size);
-}
-
-// y = activation(y + bias), for y [count / size, size]; `bias` may be null.
-template <int N, typename T>
-__device__ void bias_activation(T *y, const T *bias, size_t count, int size, int activation) {
+// y = gelu(y + bias), for y [count / size, size] and bias [size].
+template <int N, typename T> __device__ void bias_gelu(T *y, const T *bias, size_t count, int size, bool quick) {
     struct In { Pack<T, N> y, bias; };
-    const auto read = [=](size_t i) { return In{load<N>(y + i * N), bias_at<N>(bias, i * N, size)}; };
+    const auto read = [=](size_t i) { return In{load<N>(y + i * N), load<N>(bias + i * N % size)}; };
     each<PACKS<N>>(count / N, read, [=](size_t i, const In &in) {
         float v[N], b[N];
         widen(in.y, v), widen(in.bias, b);
 #pragma unroll
         for (int j = 0; j < N; ++j) v[j] += b[j];
-        activate(v, activation);
+        gelu(v, quick);
         store(y + i * N, narrow<T>(v));
     });
 }
@@ -276,8 +267,8 @@ __device__ void rotate_append(T *q, const T *k, const T *v, T *keys, T *values, 
     }
 
 #define ALL(T, t)                                                                                    \
-    __global__ void bias_activation_##t(T *y, const T *bias, size_t count, int size, int activation) { \
-        BY(WIDE<T>, size, (y, bias), bias_activation, (y, bias, count, size, activation))            \
+    __global__ void bias_gelu_##t(T *y, const T *bias, size_t count, int size, int quick) {          \
+        BY(WIDE<T>, size, (y, bias), bias_gelu, (y, bias, count, size, quick))                       \
     }                                                                                                \
     __global__ void silu_product_##t(T *gate, const T *up, size_t count) {                           \
         BY(WIDE<T>, count, (gate, up), silu_product, (gate, up, count))                              \
