@@ -96,7 +96,9 @@ impl Ocr {
         let OpenDevice { device, fallback } = opened;
         let _device = OnDevice(device.clone());
         if device.is_cpu() && options.precision == Precision::F16 {
-            let message = "a CPU has no f16 products here: choose bf16 or f32".into();
+            let reason = fallback.map(|why| format!(" (no GPU: {why})"));
+            let reason = reason.unwrap_or_default();
+            let message = format!("a CPU has no f16 products here: choose bf16 or f32{reason}");
             return Err(Error::Options(message));
         }
         let threads = options.threads.unwrap_or_else(|| Cores::detect().threads());
