@@ -1,9 +1,11 @@
 //! The mini model on the sample pages through the facade, against what the reference
 //! implementation read from them. `parity` compares tokens and near-ties; this is what users see.
 
+mod device;
+
 use agx_ocr_pipeline::{
-    Document, Event, FinishReason, Limits, Mode, Ocr, Options, Page, ReadOptions, Repetition,
-    Sampling, Split, Task,
+    Document, Event, FinishReason, Limits, Mode, Ocr, Page, ReadOptions, Repetition, Sampling,
+    Split, Task,
 };
 use std::io::Write as _;
 use std::{
@@ -17,9 +19,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-static OCR: LazyLock<Ocr> = LazyLock::new(|| {
-    Ocr::load(fixtures().join("models/agx-ocr-mini"), Options::default()).unwrap()
-});
+static OCR: LazyLock<Ocr> =
+    LazyLock::new(|| Ocr::load(fixtures().join("models/agx-ocr-mini"), device::options()).unwrap());
 
 /// Paths of the sample pages, without their ending.
 fn pages() -> Vec<String> {
@@ -172,7 +173,7 @@ fn views_are_announced_and_counted_when_they_are_encoded() {
 
 #[test]
 fn documents_have_the_limits_they_were_opened_with() {
-    let mut options = Options::default();
+    let mut options = device::options();
     options.limits.pages = 2;
     options.read.max_tokens = Some(2);
     let ocr = Ocr::load(fixtures().join("models/agx-ocr-mini"), options).unwrap();
@@ -297,7 +298,7 @@ fn the_number_of_threads_changes_nothing() {
     let bytes = page("line-error");
     for task in [Task::Text, Task::Ocr] {
         let [one, two, three] = [1, 2, 3].map(|threads| {
-            let mut options = Options::default();
+            let mut options = device::options();
             options.threads = Some(threads);
             let model = Ocr::load(fixtures().join("models/agx-ocr-mini"), options).unwrap();
             let mut tokens = Vec::new();

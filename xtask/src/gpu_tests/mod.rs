@@ -14,8 +14,11 @@ use std::{
 /// What runs there.
 const SCRIPT: &str = include_str!("run.sh");
 
+/// The unit tests of the package with this library.
+const UNIT_TESTS: &str = "agx_ocr_backend";
 /// Packages, and of each the tests that compute.
-const TESTS: [(&str, &[&str]); 2] = [
+const TESTS: [(&str, &[&str]); 3] = [
+    ("agx-ocr-backend", &[UNIT_TESTS]),
     ("agx-ocr-pipeline", &["parity", "batch", "pages"]),
     ("agx-ocr", &["contract"]),
 ];
@@ -43,8 +46,11 @@ pub fn run(args: &Args) -> Result<()> {
     for (package, tests) in TESTS {
         let mut cargo = build.cargo_for_gpus("test");
         cargo.args(["--package", package]);
-        for test in tests {
-            cargo.args(["--test", test]);
+        for &test in tests {
+            match test {
+                UNIT_TESTS => cargo.arg("--lib"),
+                test => cargo.args(["--test", test]),
+            };
         }
         for (name, path) in executables(&mut cargo)? {
             match name == "agx-ocr" {

@@ -23,9 +23,18 @@ command=$(cat "$here/command")
 step() {
     local name=$1 limit=$2 started=$SECONDS how=ok
     shift 2
-    timeout "$limit" "$@" > "$results/$name.log" 2>&1 || how="FAILED ($?)"
+    if [ "$(type -t "$1")" = function ]; then ("$@"); else timeout "$limit" "$@"; fi \
+        > "$results/$name.log" 2>&1 || how="FAILED ($?)"
     summary+=("$(printf '%-28s %-12s %4d s' "$name" "$how" $((SECONDS - started)))")
     say "${summary[-1]}"
+}
+
+# A GPU that is hidden is none: the list says so, and who asks for it gets an error.
+hidden() {
+    export CUDA_VISIBLE_DEVICES=
+    "$here/agx-ocr" devices | tee /dev/stderr | grep -q 'hides it' || return 1
+    "$here/agx-ocr" --device cuda --model-path fixtures/models/agx-ocr-mini < fixtures/pages/line-fox.png
+    [ $? = 2 ]
 }
 
 skip() {
@@ -49,15 +58,21 @@ if [ "$only" != benches ]; then
     else
         skip parity-full "AGX_OCR_FULL_MODEL or AGX_OCR_FULL_DUMPS is not set"
     fi
-    step batches 300 "$here/tests/batch"
-    step pages 300 "$here/tests/pages"
+    for elements in bf16 f16; do
+        AGX_OCR_TEST_ELEMENTS=$elements step "batches-$elements" 300 "$here/tests/batch"
+        AGX_OCR_TEST_ELEMENTS=$elements step "pages-$elements" 300 "$here/tests/pages"
+    done
+    step kernels 300 "$here/tests/agx_ocr_backend" cuda
     step fallback 300 "$here/tests/contract" gpus
-    step hidden 60 env CUDA_VISIBLE_DEVICES= "$here/agx-ocr" devices
+    step hidden 60 hidden
     if [ -n "${SANITIZE:-}" ]; then
-        # Kernels are looked for in one module after the other, which is no error.
+        # The tiny checkpoint takes the kernels for any size, the mini one those on tensor cores. Kernels are
+        # looked for in one module after the other, which is no error.
         for tool in "memcheck --report-api-errors no" racecheck; do
             # shellcheck disable=SC2086 # words
-            step "${tool%% *}" 900 compute-sanitizer --tool $tool --error-exitcode 9 "$here/tests/parity" tiny_bf16
+            step "${tool%% *}-tiny" 900 compute-sanitizer --tool $tool --error-exitcode 9 "$here/tests/parity" tiny_bf16
+            # shellcheck disable=SC2086
+            step "${tool%% *}-mini" 900 compute-sanitizer --tool $tool --error-exitcode 9 "$here/tests/batch" two_lines
         done
     fi
 fi

@@ -1,15 +1,18 @@
 //! One image in one mode through the model, with everything on the way recorded.
 
 use crate::{
+    decoding::Decoding,
+    device::options,
     dump::{self, Dump},
     fixtures,
 };
 use agx_ocr_backend::{
-    Activations, Checkpoint, Elements, Observer, Result, Unobserved, open_device,
+    Activations, Checkpoint, DeviceChoice, Elements, Observer, Result, Unobserved, open_device,
 };
 use agx_ocr_language::{
     Decoder, GenerateOptions, LanguageConfig, NgramScope, NoRepeatNgram, Prompt, Wanted,
 };
+use agx_ocr_pipeline::Precision;
 use agx_ocr_text::{Tokenizer, prompt_ids};
 use agx_ocr_vision::{
     VisionConfig, VisionEncoder,
@@ -24,22 +27,18 @@ use std::{
     path::Path,
 };
 
-/// The CPU, or the GPU that `AGX_OCR_TEST_DEVICE` names; there rounding is to the element type
-/// that `AGX_OCR_TEST_ELEMENTS` names: bf16, or f16.
+/// Where tests compute, without rounding or with that of large products.
 fn device(activations: Activations) -> Device {
-    let variable = |name| std::env::var(name).unwrap_or_default();
-    let name = variable("AGX_OCR_TEST_DEVICE");
-    if name.is_empty() {
+    let options = options();
+    if matches!(options.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
         return Device::Cpu;
     }
-    let elements = match (activations, variable("AGX_OCR_TEST_ELEMENTS").as_str()) {
+    let elements = match (activations, options.precision) {
         (Activations::F32, _) => Elements::F32,
-        (_, "f16") => Elements::F16,
+        (_, Precision::F16) => Elements::F16,
         _ => Elements::Bf16,
     };
-    open_device(name.parse().unwrap(), elements, 0)
-        .unwrap()
-        .device
+    open_device(options.device, elements, 0).unwrap().device
 }
 
 pub struct Model {
@@ -100,6 +99,8 @@ pub struct Case {
     pub stages: BTreeMap<String, Tensor>,
     /// Greedy tokens, as many as the dump has.
     pub tokens: Vec<u32>,
+    /// Their log-probabilities beside those that the prompt's way gives.
+    pub decoding: Decoding,
     /// Greedy tokens under the reference's three guards, where the dump has them.
     pub guarded: Vec<(&'static str, Vec<u32>)>,
 }
@@ -146,20 +147,20 @@ impl Case {
 
         let input = Prompt {
             ids: &prompt.ids,
-            image: prompt.image,
+            image: prompt.image.clone(),
             vision: &vision,
         };
+        let wanted = dump.get("gen.tokens").map_or(0, |(_, tokens)| tokens.len());
+        // The reference's runs do not stop at the end token.
+        let options = GenerateOptions::new(u32::MAX, wanted);
         let generate = |guard: Option<NoRepeatNgram>| {
-            let wanted = dump.get("gen.tokens").map_or(0, |(_, tokens)| tokens.len());
-            // The reference's runs do not stop at the end token.
-            let mut options = GenerateOptions::new(u32::MAX, wanted);
+            let mut options = options.clone();
             options.no_repeat_ngram = guard;
             let go_on = &mut |_, _| ControlFlow::Continue(());
             model
                 .decoder
                 .generate(&input, &options, &Unobserved, go_on)
                 .unwrap()
-                .ids
         };
         let hf = |size| NoRepeatNgram {
             size,
@@ -180,14 +181,16 @@ impl Case {
             .into_iter()
             .filter(|(name, _)| dump.get(name).is_some());
         let guarded = guards
-            .map(|(name, guard)| (name, generate(Some(guard))))
+            .map(|(name, guard)| (name, generate(Some(guard)).ids))
             .collect();
-        let tokens = generate(None);
+        let answer = generate(None);
+        let decoding = Decoding::of(model, &input, &options, &answer);
         Self {
             name,
             dump,
             stages: recorder.finish(),
-            tokens,
+            tokens: answer.ids,
+            decoding,
             guarded,
         }
     }

@@ -1,8 +1,11 @@
 //! Comparing a run with the dump, and the table of what was found.
 
-use crate::case::Case;
+use crate::{case::Case, decoding::Decoding};
 use candle_core::Tensor;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 /// The figures of one test, printed at its end; it fails then if one was out of bounds.
 pub struct Table {
@@ -13,6 +16,8 @@ pub struct Table {
     failures: Vec<String>,
     /// Errors and drifts of the last position's logits, where these are taken together.
     last: Option<Vec<(f64, f64)>>,
+    /// Differences of log-probabilities between decoding and the prompt's way, and their drifts.
+    decoded: Vec<(f64, f64)>,
 }
 
 impl Table {
@@ -24,6 +29,7 @@ impl Table {
             lines: Vec::new(),
             failures: Vec::new(),
             last: None,
+            decoded: Vec::new(),
         }
     }
 
@@ -181,6 +187,29 @@ impl Table {
         }
     }
 
+    /// Takes in how far decoding is from the prompt's way, which both are off by `drift` of the
+    /// logits' size: their difference by the square root of two times that, over all cases.
+    pub fn decoding(&mut self, case: &Case, drift: f64) {
+        let Decoding { differences, size } = &case.decoding;
+        let drift = 2_f64.sqrt() * drift * size;
+        let differences = differences.iter().map(|difference| (*difference, drift));
+        self.decoded.extend(differences);
+    }
+
+    /// Fails where the root mean square of errors is above that of their drifts.
+    fn together(&mut self, what: &str, errors: &[(f64, f64)]) {
+        let mean = |of: fn(&(f64, f64)) -> f64| {
+            let sum: f64 = errors.iter().map(|pair| of(pair).powi(2)).sum();
+            (sum / errors.len() as f64).sqrt()
+        };
+        let (error, drift) = (mean(|pair| pair.0), mean(|pair| pair.1));
+        let line = format!("{what} over all cases: {error:.2e}, drift {drift:.2e}");
+        if error.is_nan() || error > drift {
+            self.failures.push(line.clone());
+        }
+        self.lines.push(line);
+    }
+
     pub fn finish(mut self) {
         println!(
             "\n## {}\n\n| stage | largest relative L2 | bound | case |\n|---|---|---|---|",
@@ -190,17 +219,13 @@ impl Table {
             println!("| {stage} | {error:.2e} | {bound:.2e} | {case} |");
         }
         println!();
-        if let Some(last) = &self.last {
-            let mean = |of: fn(&(f64, f64)) -> f64| {
-                let sum: f64 = last.iter().map(|pair| of(pair).powi(2)).sum();
-                (sum / last.len() as f64).sqrt()
-            };
-            let (error, drift) = (mean(|pair| pair.0), mean(|pair| pair.1));
-            let line = format!("logits.last over all cases: {error:.2e}, drift {drift:.2e}");
-            if error.is_nan() || error > drift {
-                self.failures.push(line.clone());
-            }
-            self.lines.push(line);
+        if let Some(last) = self.last.take() {
+            self.together("logits.last", &last);
+        }
+        let decoded = mem::take(&mut self.decoded);
+        if !decoded.is_empty() {
+            let what = format!("log-probabilities of {} decoded tokens", decoded.len());
+            self.together(&what, &decoded);
         }
         self.lines.iter().for_each(|line| println!("{line}"));
         assert!(

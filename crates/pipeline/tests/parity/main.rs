@@ -6,6 +6,9 @@
 
 mod case;
 mod compare;
+mod decoding;
+#[path = "../device/mod.rs"]
+mod device;
 mod dump;
 mod near_ties;
 
@@ -84,6 +87,7 @@ fn rounded(
         let bound = |stage: &str| drift.of(name, stage);
         table.stages(&case, bound, bound);
         table.routers(&case, None);
+        table.decoding(&case, bound("logits.last"));
     }
     table.finish();
 }
