@@ -1,4 +1,5 @@
-//! Answers that are decoded together: tokens a second over the size of the batch.
+//! Decoding: the weights of an answer's tokens beside what memory gives, and tokens a second of answers
+//! that are decoded together, over their number.
 //!
 //! Prompts are of a Base view, 278 tokens. Their own time is not measured, nor the first steps, in
 //! which a GPU's are recorded.
@@ -43,12 +44,21 @@ fn batch(c: &mut Criterion) {
 
 fn mini_and_full<E: fmt::Display>(c: &mut Criterion, name: &str, model: Result<Model, E>) {
     let model = model.unwrap_or_else(|e| panic!("{name}: {e}"));
-    let mut group = c.benchmark_group(named("batch"));
-    group.sampling_mode(SamplingMode::Flat);
     let (sizes, tokens) = match kind() {
         "cpu" => (&CPU_SIZES[..], 8),
         _ => (&GPU_SIZES[..], 200),
     };
+    let mut group = c.benchmark_group(named("decode"));
+    group.sampling_mode(SamplingMode::Flat);
+    // Keys and values, of which devices keep different types, are left out.
+    let weights = model.decoder.config().decode_bytes(0);
+    group.throughput(Throughput::Bytes(tokens as u64 * weights));
+    group.bench_function(name, |b| {
+        b.iter_custom(|n| (0..n).map(|_| decode(&model.decoder, 1, tokens)).sum());
+    });
+    group.finish();
+    let mut group = c.benchmark_group(named("batch"));
+    group.sampling_mode(SamplingMode::Flat);
     for &size in sizes {
         group.throughput(Throughput::Elements((size * tokens) as u64));
         group.bench_function(BenchmarkId::new(name, size), |b| {

@@ -45,7 +45,11 @@ const GROUPS: [(&str, Elements, &str); 14] = [
         Elements::Tokens,
         "Pages that are decoded together, by their number.",
     ),
-    ("decode", Elements::Tokens, "Decoding alone."),
+    (
+        "decode",
+        Elements::Tokens,
+        "One answer's tokens, by the weights that they read.",
+    ),
     (
         "preprocess",
         Elements::Pixels,
