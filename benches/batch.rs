@@ -54,7 +54,7 @@ fn mini_and_full<E: fmt::Display>(c: &mut Criterion, name: &str, model: Result<M
     let weights = model.decoder.config().decode_bytes(0);
     group.throughput(Throughput::Bytes(tokens as u64 * weights));
     group.bench_function(name, |b| {
-        b.iter_custom(|n| (0..n).map(|_| decode(&model.decoder, 1, tokens)).sum());
+        b.iter_custom(|n| (0..n).map(|_| decode_alone(&model.decoder, tokens)).sum());
     });
     group.finish();
     let mut group = c.benchmark_group(named("batch"));
@@ -67,12 +67,24 @@ fn mini_and_full<E: fmt::Display>(c: &mut Criterion, name: &str, model: Result<M
     }
 }
 
-/// The time of `tokens` tokens for each of `size` answers.
-fn decode(decoder: &Decoder, size: usize, tokens: usize) -> Duration {
-    let config = decoder.config();
-    let vision = values(IMAGE * config.hidden_size);
-    let vision = Tensor::from_vec(vision, (IMAGE, config.hidden_size), &device());
-    let vision = vision.unwrap_or_else(|e| panic!("{e}"));
+/// What takes the place of an image.
+fn image(decoder: &Decoder) -> Tensor {
+    let size = decoder.config().hidden_size;
+    must(Tensor::from_vec(
+        values(IMAGE * size),
+        (IMAGE, size),
+        &device(),
+    ))
+}
+
+/// A prompt's tokens.
+fn ids(decoder: &Decoder, row: usize) -> Vec<u32> {
+    let id = |i: usize| ((row * 7919 + i * 101) % decoder.config().vocab_size) as u32;
+    (0..PROMPT).map(id).collect()
+}
+
+/// Answers that do not end before they have been timed.
+fn options(tokens: usize) -> GenerateOptions {
     let no_end = u32::MAX;
     let mut options = GenerateOptions::new(no_end, BEFORE + tokens + 8);
     options.no_repeat_ngram = Some(NoRepeatNgram {
@@ -80,10 +92,38 @@ fn decode(decoder: &Decoder, size: usize, tokens: usize) -> Duration {
         scope: NgramScope::Window(90),
         whitelist: Vec::new(),
     });
-    let mut batch = must(Batch::new(decoder, size, &options));
+    options
+}
+
+/// The time of `tokens` tokens of one answer.
+fn decode_alone(decoder: &Decoder, tokens: usize) -> Duration {
+    let (vision, ids) = (image(decoder), ids(decoder, 0));
+    let prompt = Prompt {
+        ids: &ids,
+        image: 1..1 + IMAGE,
+        vision: &vision,
+    };
+    let (mut said, mut started, mut took) = (0, None, Duration::ZERO);
+    let on_token = &mut |_, _| {
+        said += 1;
+        if said == BEFORE {
+            started = Some(Instant::now());
+        }
+        if said == BEFORE + tokens {
+            took = started.map_or(took, |started| started.elapsed());
+        }
+        ControlFlow::Continue(())
+    };
+    must(decoder.generate(&prompt, &options(tokens), &Unobserved, on_token));
+    took
+}
+
+/// The time of `tokens` tokens for each of `size` answers.
+fn decode(decoder: &Decoder, size: usize, tokens: usize) -> Duration {
+    let vision = image(decoder);
+    let mut batch = must(Batch::new(decoder, size, &options(tokens)));
     for row in 0..size {
-        let id = |i: usize| ((row * 7919 + i * 101) % config.vocab_size) as u32;
-        let ids: Vec<u32> = (0..PROMPT).map(id).collect();
+        let ids = ids(decoder, row);
         let prompt = Prompt {
             ids: &ids,
             image: 1..1 + IMAGE,
