@@ -1,6 +1,6 @@
 //! Causal attention of a decoder's layer.
 
-use crate::{KvBatch, KvCache, Linear, Result, RmsNorm, Rope};
+use crate::{KvBatch, KvCache, Linear, Result, RmsNorm, Rope, cat};
 use candle_core::Tensor;
 
 /// Multi-head attention of new positions to those in a cache and to each other, with rotary
@@ -14,29 +14,46 @@ pub struct CausalAttention {
     pub(crate) head_dim: usize,
 }
 
+/// New positions of a sequence.
+#[derive(Debug)]
+pub struct Extended<'a> {
+    /// How many.
+    pub count: usize,
+    /// Keys and values of those before them.
+    pub cache: &'a mut KvCache,
+}
+
 impl CausalAttention {
-    /// `x + attention(norm(x))`, `x` `[n, size]` for `n` positions behind those in the cache, where
-    /// `layer` keeps their keys and values ([`KvCache::advance`] counts them once all layers
-    /// have).
+    /// `x + attention(norm(x))`, `x` `[n, size]` for the new positions of sequences, one sequence's
+    /// behind the other's, `n` in all. `layer` keeps their keys and values ([`KvCache::advance`]
+    /// counts them once all layers have).
     ///
     /// # Errors
-    /// When shapes do not fit, the cache is full, or a position is beyond the rotary tables.
+    /// When shapes do not fit, a cache is full, or a position is beyond the rotary tables.
     pub fn add_to(
         &self,
         x: Tensor,
         norm: &RmsNorm,
         rope: &Rope,
         layer: usize,
-        cache: &mut KvCache,
+        sequences: &mut [Extended<'_>],
     ) -> Result<Tensor> {
         on_gpu!(x, gpu => {
-            gpu.causal_add(self, &x, norm, rope, layer, cache)?;
+            gpu.causal_add(self, &x, norm, rope, layer, sequences)?;
             Ok(x)
         });
         let [q, k, v] = self.project(&x, norm)?;
-        let position = cache.len();
-        let (q, k) = (rope.forward(&q, position)?, rope.forward(&k, position)?);
-        let mixed = cache.attend(layer, &q, &k, &v)?;
+        let mut first = 0;
+        let attend = |Extended { count, cache }: &mut Extended<'_>| -> Result<Tensor> {
+            let own = |x: &Tensor| x.narrow(0, first, *count);
+            let (position, q, k, v) = (cache.len(), own(&q)?, own(&k)?, own(&v)?);
+            first += *count;
+            let (q, k) = (rope.forward(&q, position)?, rope.forward(&k, position)?);
+            cache.attend(layer, &q, &k, &v)
+        };
+        let mixed = sequences.iter_mut().map(attend);
+        let mixed = mixed.collect::<Result<Vec<_>>>()?;
+        let mixed = cat(&mixed.iter().collect::<Vec<_>>(), 0)?;
         Ok((x + self.o_proj.forward(&mixed)?)?)
     }
 

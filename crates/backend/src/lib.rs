@@ -11,7 +11,7 @@
 //! | [`Linear`], [`Mlp`], [`Conv2d`], [`LayerNorm`], [`RmsNorm`], [`Embedding`] | layers |
 //! | [`SwiGlu`], [`Experts`] | the decoder's feed-forward parts |
 //! | [`SelfAttention`] | attention of an image to itself |
-//! | [`CausalAttention`], [`KvCache`], [`KvBatch`], [`Rope`] | the decoder's attention, over a cache or those of several sequences |
+//! | [`CausalAttention`], [`Extended`], [`KvCache`], [`KvBatch`], [`Rope`] | the decoder's attention, over a cache or those of several sequences |
 //! | [`add_rows`], [`cat`], [`contiguous`], [`look_up`] | sums and copies of tensors, and tensors of bytes |
 //! | [`Recorded`] | work that a device records |
 //! | [`awake`] | keeps the CPU's threads ready between the many short operations of a model |
@@ -84,7 +84,7 @@ mod tensors;
 pub use agx_ocr_kernels::linear::Activations;
 pub use attention::{RelativePositions, SelfAttention};
 pub use available::available_memory;
-pub use causal::CausalAttention;
+pub use causal::{CausalAttention, Extended};
 pub use checkpoint::{Checkpoint, TensorInfo, Weight};
 pub use cores::Cores;
 #[cfg(feature = "cuda")]

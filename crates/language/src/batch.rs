@@ -4,8 +4,7 @@ use crate::{
     Answer, Decoder, Error, GenerateOptions, Prompt, Result, Sampling,
     decoding::{Chooser, Writing},
 };
-use agx_ocr_backend::{KvBatch, KvCache, Observer, Unobserved, awake};
-#[cfg(feature = "cuda")]
+use agx_ocr_backend::{Extended, KvBatch, KvCache, Observer, Unobserved, awake, cat};
 use candle_core::Tensor;
 use std::{mem, ops::ControlFlow};
 #[cfg(feature = "cuda")]
@@ -116,21 +115,72 @@ impl<'a> Batch<'a> {
     /// When there is no room, the prompt does not fit the model, memory cannot be had, or
     /// `observer` stops. The others' answers go on.
     pub fn join(&mut self, prompt: &Prompt<'_>, observer: &dyn Observer) -> Result<Ticket> {
-        if !self.has_room() {
+        let joined = self.join_all(&[prompt], observer)?;
+        let none = || Error::Options("a prompt that did not join".into());
+        joined.first().copied().ok_or_else(none)
+    }
+
+    /// The same for several prompts, which read the weights once for all: all of them join, or none.
+    ///
+    /// # Errors
+    /// As of [`Self::join`].
+    pub fn join_all(
+        &mut self,
+        prompts: &[&Prompt<'_>],
+        observer: &dyn Observer,
+    ) -> Result<Vec<Ticket>> {
+        if self.rows.len() + prompts.len() > self.size {
             let message = format!("a batch of {} answers is full", self.size);
             return Err(Error::Options(message));
         }
         let decoder = self.decoder;
-        let most = self.options.max_new_tokens.min(decoder.room(prompt.ids)?);
-        let capacity = match &self.way {
-            // The device moves them to pages.
-            #[cfg(feature = "cuda")]
-            Way::Ahead(..) => prompt.ids.len(),
-            _ => prompt.ids.len() + most,
+        let (mut caches, mut embeddings, mut most) = (Vec::new(), Vec::new(), Vec::new());
+        for prompt in prompts {
+            most.push(self.options.max_new_tokens.min(decoder.room(prompt.ids)?));
+            let capacity = match &self.way {
+                // The device moves them to pages.
+                #[cfg(feature = "cuda")]
+                Way::Ahead(..) => prompt.ids.len(),
+                _ => prompt.ids.len() + most[most.len() - 1],
+            };
+            caches.push(decoder.cache(capacity));
+            embeddings.push(decoder.embed_prompt(prompt)?);
+        }
+        let embeddings = match embeddings.len() {
+            0 => return Ok(Vec::new()),
+            1 => embeddings.remove(0),
+            _ => cat(&embeddings.iter().collect::<Vec<_>>(), 0)?,
         };
-        let mut cache = decoder.cache(capacity);
-        let embeddings = decoder.embed_prompt(prompt)?;
-        let logits = decoder.next_logits(embeddings, &mut cache, observer)?;
+        let counts = prompts.iter().map(|prompt| prompt.ids.len());
+        let sequences = counts.zip(&mut caches);
+        let sequences = sequences.map(|(count, cache)| Extended { count, cache });
+        let mut sequences: Vec<_> = sequences.collect();
+        let logits = decoder.next_logits_all(embeddings, &mut sequences, observer)?;
+
+        let before = self.rows.len();
+        let prompted = prompts.iter().zip(most).zip(caches).enumerate();
+        for (i, ((prompt, most), cache)) in prompted {
+            let taken = logits.narrow(0, i, 1).map_err(Into::into);
+            let taken = taken.and_then(|logits| self.take_in(prompt, most, cache, &logits));
+            if let Err(error) = taken {
+                while self.rows.len() > before {
+                    self.remove(self.rows.len() - 1);
+                }
+                return Err(error);
+            }
+        }
+        Ok(self.rows[before..].iter().map(|row| row.ticket).collect())
+    }
+
+    /// Takes in an answer of at most so many tokens, whose prompt is in the cache and ends with these
+    /// logits.
+    fn take_in(
+        &mut self,
+        prompt: &Prompt<'_>,
+        most: usize,
+        cache: KvCache,
+        logits: &Tensor,
+    ) -> Result<()> {
         let ticket = Ticket(self.joined);
         let mut row = Row {
             ticket,
@@ -152,7 +202,7 @@ impl<'a> Batch<'a> {
             #[cfg(feature = "cuda")]
             Way::Ahead(caches, ahead) => {
                 caches.join(cache)?;
-                let joined = ahead.join(ticket.0, caches, prompt.ids, most, &logits);
+                let joined = ahead.join(ticket.0, caches, prompt.ids, most, logits);
                 if let Err(error) = joined {
                     caches.leave(self.rows.len());
                     return Err(error.into());
@@ -161,7 +211,7 @@ impl<'a> Batch<'a> {
         }
         self.rows.push(row);
         self.joined += 1;
-        Ok(ticket)
+        Ok(())
     }
 
     /// Gives each answer its next token, one that has just joined two, and returns those that have

@@ -2,8 +2,8 @@
 
 use crate::{LanguageConfig, Result};
 use agx_ocr_backend::{
-    Activations, CausalAttention, Embedding, Experts, KvBatch, KvCache, Linear, Loader, Observer,
-    RmsNorm, Rope, SwiGlu, awake,
+    Activations, CausalAttention, Embedding, Experts, Extended, KvBatch, KvCache, Linear, Loader,
+    Observer, RmsNorm, Rope, SwiGlu, awake, cat,
 };
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -95,7 +95,24 @@ impl Decoder {
         wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        let (count, mut x) = (embeddings.dim(0)?, embeddings);
+        let count = embeddings.dim(0)?;
+        let sequences = &mut [Extended { count, cache }];
+        self.forward_all(embeddings, sequences, wanted, observer)
+    }
+
+    /// [`Self::forward`] for several sequences at once, which read the weights once for all: the new
+    /// positions of one lie behind those of the other, in `embeddings` as in the result.
+    ///
+    /// # Errors
+    /// As of [`Self::forward`].
+    pub fn forward_all(
+        &self,
+        embeddings: Tensor,
+        sequences: &mut [Extended<'_>],
+        wanted: Wanted,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        let mut x = embeddings;
         observer.observe(format_args!("embeds"), &x)?;
         for (i, layer) in self.layers.iter().enumerate() {
             // Positions that nobody wants are needed up to the last layer's keys and values.
@@ -103,10 +120,12 @@ impl Decoder {
                 true => wanted,
                 false => Wanted::All,
             };
-            x = layer.forward(x, i, &self.rope, cache, wanted, observer)?;
+            x = layer.forward(x, i, &self.rope, sequences, wanted, observer)?;
             observer.observe(format_args!("layer{i}.out"), &x)?;
         }
-        cache.advance(count);
+        for Extended { count, cache } in sequences {
+            cache.advance(*count);
+        }
         Ok(x)
     }
 
@@ -117,8 +136,20 @@ impl Decoder {
         cache: &mut KvCache,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
+        let count = embeddings.dim(0)?;
+        self.next_logits_all(embeddings, &mut [Extended { count, cache }], observer)
+    }
+
+    /// The logits `[sequences.len(), vocab]` behind the new positions of each sequence, as
+    /// [`Self::forward_all`] takes them.
+    pub(crate) fn next_logits_all(
+        &self,
+        embeddings: Tensor,
+        sequences: &mut [Extended<'_>],
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
         awake(&self.device, || {
-            let last = self.forward(embeddings, cache, Wanted::Last, observer)?;
+            let last = self.forward_all(embeddings, sequences, Wanted::Last, observer)?;
             self.logits(&last, observer)
         })
     }
@@ -158,7 +189,7 @@ impl Decoder {
 pub enum Wanted {
     /// All new positions.
     All,
-    /// The last one.
+    /// The last one of each sequence.
     Last,
 }
 
@@ -193,16 +224,16 @@ impl Layer {
         x: Tensor,
         index: usize,
         rope: &Rope,
-        cache: &mut KvCache,
+        sequences: &mut [Extended<'_>],
         wanted: Wanted,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
         let before = Seen::new(&x, observer)?;
         let norm = &self.input_layernorm;
-        let mut x = self.self_attn.add_to(x, norm, rope, index, cache)?;
+        let mut x = self.self_attn.add_to(x, norm, rope, index, sequences)?;
         before.observe(format_args!("layer{index}.attn"), &x)?;
         if wanted == Wanted::Last {
-            x = x.narrow(0, x.dim(0)? - 1, 1)?;
+            x = last_of_each(&x, sequences)?;
         }
         let before = Seen::new(&x, observer)?;
         let norm = &self.post_attention_layernorm;
@@ -214,6 +245,21 @@ impl Layer {
         let x = self.mlp.add_to(x, norm)?;
         before.observe(format_args!("layer{index}.mlp"), &x)?;
         Ok(x)
+    }
+}
+
+/// The last row of each sequence.
+fn last_of_each(x: &Tensor, sequences: &[Extended<'_>]) -> Result<Tensor> {
+    let mut end = 0;
+    let rows = sequences.iter().map(|sequence| {
+        end += sequence.count;
+        x.narrow(0, end - 1, 1)
+    });
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    match &rows[..] {
+        // It is where it lies.
+        [row] => Ok(row.clone()),
+        rows => Ok(cat(&rows.iter().collect::<Vec<_>>(), 0)?),
     }
 }
 

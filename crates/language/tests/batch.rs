@@ -166,6 +166,56 @@ fn there_is_room_for_so_many() {
 }
 
 #[test]
+fn prompts_that_join_together_are_run_as_each_is_alone() {
+    let decoder = tiny();
+    let (options, none, all) = (options(12), no_image(&decoder), prompts());
+    let prompts: Vec<_> = all.iter().map(|ids| prompt(ids, &none)).collect();
+    let mut batch = Batch::new(&decoder, prompts.len(), &options).unwrap();
+    // Behind one that is under way.
+    let first = batch.join(&prompts[0], &Unobserved).unwrap();
+    batch.step(&mut |_, _, _| Continue(())).unwrap();
+    let others: Vec<_> = prompts[1..].iter().collect();
+    let tickets = batch.join_all(&others, &Unobserved).unwrap();
+    let mut answers = BTreeMap::new();
+    while !batch.is_empty() {
+        let ended = batch.step(&mut |_, _, _| Continue(())).unwrap();
+        answers.extend(
+            ended
+                .into_iter()
+                .map(|(ticket, answer)| (ticket, answer.unwrap())),
+        );
+    }
+    for (ticket, ids) in [first].iter().chain(&tickets).zip(&all) {
+        let (found, wanted) = (&answers[ticket], alone(&decoder, ids, &options));
+        assert_eq!(found.ids, wanted.ids, "{ticket:?}");
+        let both = found
+            .log_probabilities
+            .iter()
+            .zip(&wanted.log_probabilities);
+        for (found, wanted) in both {
+            assert!((found - wanted).abs() < 1e-3, "{found} for {wanted}");
+        }
+    }
+}
+
+#[test]
+fn of_prompts_that_join_together_all_do_or_none() {
+    let decoder = tiny();
+    let (options, none, all) = (options(4), no_image(&decoder), prompts());
+    let prompts: Vec<_> = all.iter().map(|ids| prompt(ids, &none)).collect();
+    let long = vec![1; decoder.config().max_position_embeddings + 1];
+    let too_long = prompt(&long, &none);
+    let mut batch = Batch::new(&decoder, 2, &options).unwrap();
+    let refused = batch.join_all(&[&prompts[0], &too_long], &Unobserved);
+    assert!(refused.is_err() && batch.is_empty());
+    let refused = batch.join_all(&prompts.iter().take(3).collect::<Vec<_>>(), &Unobserved);
+    assert!(refused.unwrap_err().to_string().contains("full"));
+    assert!(batch.join_all(&[], &Unobserved).unwrap().is_empty());
+    let joined = batch.join_all(&[&prompts[0], &prompts[1]], &Unobserved);
+    assert_eq!((joined.unwrap().len(), batch.len()), (2, 2));
+}
+
+#[test]
 fn a_prompt_that_does_not_fit_leaves_the_others_alone() {
     let decoder = tiny();
     let none = no_image(&decoder);

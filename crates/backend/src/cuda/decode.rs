@@ -16,11 +16,11 @@ const MOST_THREADS: usize = 512;
 const MOST_EXPERTS: usize = 64;
 const MOST_CHOSEN: usize = 16;
 
-/// Where a token's keys and values go, and the positions before.
+/// Where new positions' keys and values go, and those before.
 pub(super) struct Place<'a> {
-    pub state: &'a Tensor,
-    pub keys: &'a Tensor,
-    pub values: &'a Tensor,
+    pub state: Tensor,
+    pub keys: Tensor,
+    pub values: Tensor,
     pub capacity: usize,
     pub rotary: &'a (Tensor, Tensor),
 }
@@ -50,8 +50,8 @@ impl Gpu {
         let (hidden, dim) = (layer.q_proj.input(), layer.head_dim);
         let (heads, kv_heads) = (layer.q_proj.output() / dim, layer.k_proj.output() / dim);
         let sizes = [heads, kv_heads, dim, place.capacity].map(Arg::int);
-        let (state, x) = (self.address(place.state)?, self.address(x)?);
-        let (keys, values) = (self.address(place.keys)?, self.address(place.values)?);
+        let (state, x) = (self.address(&place.state)?, self.address(x)?);
+        let (keys, values) = (self.address(&place.keys)?, self.address(&place.values)?);
         let q = self.address(&self.scratch("q", heads * dim, DType::F32, 0)?)?;
 
         let mut args = vec![state, x, self.address(norm.weight.on_gpu()?)?];

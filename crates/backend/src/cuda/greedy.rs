@@ -3,7 +3,7 @@
 use super::{
     Gpu,
     ahead::{AHEAD, Ban, Graph, Picked, Picks, record},
-    attention::STATE,
+    causal::STATE,
     launch::{Arg, grid},
 };
 use crate::{Embedding, KvCache, Result};

@@ -12,7 +12,7 @@
 //! | `blas`, `plan` | large products, and the library's kernels for them |
 //! | `upload` | weights from the mapped files to the device |
 //! | `rows` | norms, activations, sums, copies |
-//! | `layers`, `attention`, `experts` | the layers |
+//! | `layers`, `attention`, `causal`, `experts` | the layers |
 //! | `flash` | attention by flash-attn instead, with the feature of that name |
 //! | `decode`, `greedy` | one token through them, and the choice of the next |
 //! | `pages`, `batch` | the same for several sequences together |
@@ -24,6 +24,7 @@ mod ahead;
 mod attention;
 mod batch;
 mod blas;
+mod causal;
 mod decode;
 mod experts;
 #[cfg(feature = "flash-attn")]
@@ -44,8 +45,8 @@ mod tests;
 mod upload;
 
 pub use ahead::{Ban, Picked};
-pub(crate) use attention::Cache;
 pub use batch::{BatchOf, GreedyBatch};
+pub(crate) use causal::Cache;
 pub(crate) use experts::Addresses;
 pub(crate) use gpu::Gpu;
 pub use greedy::Greedy;

@@ -3,7 +3,7 @@
 
 use super::{
     Gpu,
-    attention::STATE,
+    causal::STATE,
     launch::{Arg, grid},
 };
 use crate::{CausalAttention, KvBatch, KvCache, Result, RmsNorm, Rope};

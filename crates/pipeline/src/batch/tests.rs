@@ -1,7 +1,8 @@
 //! Reading together where memory is full, or the device is lost, which tests pretend.
 
 use super::*;
-use crate::{Options, input::Format};
+use crate::{Error, Options, input::Format};
+use agx_ocr_language::Result as LanguageResult;
 use std::{
     collections::BTreeMap,
     path::Path,
