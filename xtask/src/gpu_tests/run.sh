@@ -37,6 +37,14 @@ hidden() {
     [ $? = 2 ]
 }
 
+# Races in own kernels. In cuBLAS's (nvjet), which signal each other in ways that the tool does not know, it
+# finds some; and where it is told to leave them out, it fails.
+races() {
+    local found=$results/races.txt
+    timeout 1800 compute-sanitizer --tool racecheck "$@" 2>&1 | tee "$found"
+    grep -q '^test result: ok' "$found" && ! grep ' access at ' "$found" | grep -qv nvjet
+}
+
 skip() {
     summary+=("$(printf '%-28s skipped: %s' "$1" "$2")")
     say "${summary[-1]}"
@@ -68,12 +76,11 @@ if [ "$only" != benches ]; then
     if [ -n "${SANITIZE:-}" ]; then
         # The tiny checkpoint takes the kernels for any size, the mini one those on tensor cores. Kernels are
         # looked for in one module after the other, which is no error.
-        for tool in "memcheck --report-api-errors no" racecheck; do
-            # shellcheck disable=SC2086 # words
-            step "${tool%% *}-tiny" 900 compute-sanitizer --tool $tool --error-exitcode 9 "$here/tests/parity" tiny_bf16
-            # shellcheck disable=SC2086
-            step "${tool%% *}-mini" 900 compute-sanitizer --tool $tool --error-exitcode 9 "$here/tests/batch" two_lines
-        done
+        check=(compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9)
+        step memcheck-tiny 900 "${check[@]}" "$here/tests/parity" tiny_bf16
+        step memcheck-mini 900 "${check[@]}" "$here/tests/batch" two_lines
+        step racecheck-tiny 0 races "$here/tests/parity" tiny_bf16
+        step racecheck-mini 0 races "$here/tests/batch" two_lines
     fi
 fi
 
