@@ -2,7 +2,7 @@
 
 use super::{
     groups::{Rate, Unit},
-    results::Time,
+    results::{Measured, Time, Work},
 };
 
 /// Rounded to `digits` digits that count.
@@ -70,9 +70,18 @@ pub fn rate(rate: &Rate) -> String {
     }
 }
 
-/// How many times as long `slow` takes.
-pub fn ratio(slow: &Time, fast: &Time) -> String {
-    format!("{} x", number(slow.median / fast.median, 3))
+/// How many times as long `slow` takes for the same work: runs of one workload may do more or less of it.
+pub fn ratio(slow: &Measured, fast: &Measured) -> String {
+    let amount = |measured: &Measured| match measured.work {
+        Some(Work::Bytes(amount) | Work::Elements(amount)) => Some(amount),
+        None => None,
+    };
+    let more = match (amount(slow), amount(fast)) {
+        (Some(slow), Some(fast)) => slow / fast,
+        _ => 1.0,
+    };
+    let ratio = slow.time.median / fast.time.median / more;
+    format!("{} x", number(ratio, 3))
 }
 
 /// A share in per cent.
@@ -102,6 +111,30 @@ mod tests {
             "7,650,000",
         ];
         assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn a_ratio_is_of_the_same_work() {
+        let measured = |median: f64, work| Measured {
+            time: Time {
+                median,
+                low: median,
+                high: median,
+            },
+            work,
+        };
+        let (tokens, bytes) = (|n| Some(Work::Elements(n)), |n| Some(Work::Bytes(n)));
+        let of = |slow, fast| ratio(&slow, &fast);
+        assert_eq!(of(measured(2.0, None), measured(0.5, None)), "4.00 x");
+        assert_eq!(
+            of(measured(2.0, tokens(8.0)), measured(5.0, tokens(200.0))),
+            "10.0 x"
+        );
+        assert_eq!(
+            of(measured(3.0, bytes(6.0)), measured(3.0, bytes(6.0))),
+            "1.00 x"
+        );
+        assert_eq!(of(measured(3.0, bytes(6.0)), measured(1.0, None)), "3.00 x");
     }
 
     #[test]

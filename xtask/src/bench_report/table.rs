@@ -4,7 +4,7 @@ use super::{
     figures,
     groups::{self, Limits},
     plot::{BATCH, PAGES, Plot},
-    results::{Device, Group, Measured, Results, Row, Run, Time},
+    results::{Device, Group, Measured, Results, Row, Run},
 };
 use std::fmt::Write;
 
@@ -95,7 +95,7 @@ fn notes(results: &Results) -> String {
     .to_owned();
     let others = |run: &Run| run.device != Device::Cpu;
     if results.has(Device::Cpu) && results.runs.iter().any(others) {
-        notes += "* A ratio says how many times as long the first takes.\n";
+        notes += "* A ratio says how many times as long the first takes for the same work.\n";
     }
     if results.runs.iter().any(|run| run.machine.limits.any()) {
         notes += "\
@@ -167,8 +167,10 @@ fn table(group: &Group, runs: &[Run]) -> String {
     let of_cpu = |run: &Run| run.device == Device::Cpu;
     if let Some(cpu) = runs.iter().position(of_cpu) {
         for (i, run) in runs.iter().enumerate().filter(|(_, run)| !of_cpu(run)) {
-            let time = |row: &Row, i: usize| -> Option<Time> { Some(row.measured[i]?.time) };
-            let ratio = |row: &Row| Some(figures::ratio(&time(row, cpu)?, &time(row, i)?));
+            let ratio = |row: &Row| {
+                let (cpu, other) = (row.measured[cpu]?, row.measured[i]?);
+                Some(figures::ratio(&cpu, &other))
+            };
             column(format!("{} / {}", runs[cpu].heading, run.heading), &ratio);
         }
     }
