@@ -35,10 +35,10 @@ fn without_the_feature_they_are_refused_by_name() {
 mod decoded {
     use super::*;
     use crate::{
-        decode, read,
+        decode, read, read_damaged,
         tiff::{Directory, tiff},
     };
-    use agx_ocr_pipeline::input::{Alpha, Document, InputError, Limits, Rendering};
+    use agx_ocr_pipeline::input::{Alpha, InputError, Limits};
     use image::RgbImage;
     use proptest::prelude::*;
 
@@ -215,18 +215,7 @@ mod decoded {
             name in prop::sample::select(&GROUP_3[..]),
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {
-            let mut file = file(name);
-            for (place, value) in damage {
-                let place = place.index(file.len());
-                file[place] = value;
-            }
-            let mut limits = Limits::default();
-            limits.pixels = 1_000_000;
-            if let Ok(document) = Document::open(file, &limits) {
-                for number in 1..=document.pages().min(20) {
-                    let _ = document.page(number, &Rendering::default());
-                }
-            }
+            read_damaged(file(name), damage);
         }
     }
 }

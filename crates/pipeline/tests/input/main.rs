@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use agx_ocr_pipeline::input::{Alpha, DecodedImage, Document, InputError, Limits, Rendering};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use proptest::sample::Index;
 
 fn inputs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/inputs")
@@ -32,6 +33,21 @@ fn decode(bytes: &[u8], limits: &Limits, alpha: Alpha) -> Result<DecodedImage, I
 
 fn read(bytes: &[u8]) -> Result<DecodedImage, InputError> {
     decode(bytes, &Limits::default(), Alpha::default())
+}
+
+/// Reads what can be read of a file some of whose bytes were overwritten.
+fn read_damaged(mut file: Vec<u8>, damage: Vec<(Index, u8)>) {
+    for (place, value) in damage {
+        let place = place.index(file.len());
+        file[place] = value;
+    }
+    let mut limits = Limits::default();
+    limits.pixels = 1_000_000;
+    if let Ok(document) = Document::open(file, &limits) {
+        for number in 1..=document.pages().min(20) {
+            let _ = document.page(number, &Rendering::default());
+        }
+    }
 }
 
 /// The message of the error that reading `bytes` ends in.

@@ -3,7 +3,7 @@
 use agx_ocr_pipeline::input::{Document, InputError, Limits, Rendering};
 use proptest::prelude::*;
 
-use crate::{message, picture, read};
+use crate::{message, picture, read, read_damaged};
 
 /// One directory of a file to be.
 #[derive(Clone, Default)]
@@ -324,17 +324,6 @@ proptest! {
         let (w, h) = (4, 4);
         let pixels = picture(w, h).into_raw();
         let palette = Directory::new((4, 4), 4, 3, pixels).with(320, vec![9; 48]);
-        let mut file = tiff(&[grey(1), palette, grey(2)], little);
-        for (place, value) in damage {
-            let place = place.index(file.len());
-            file[place] = value;
-        }
-        let mut limits = Limits::default();
-        limits.pixels = 1_000_000;
-        if let Ok(document) = Document::open(file, &limits) {
-            for number in 1..=document.pages().min(20) {
-                let _ = document.page(number, &Rendering::default());
-            }
-        }
+        read_damaged(tiff(&[grey(1), palette, grey(2)], little), damage);
     }
 }
