@@ -73,18 +73,17 @@ impl Gpu {
         relative: Option<&RelativePositions>,
     ) -> Result<Tensor> {
         let positions: usize = shape[1..shape.len() - 1].iter().product();
-        let line = (1, positions);
         let image = Image {
             qkv,
             heads,
             shape,
-            grid: line,
+            grid: (1, positions),
             side: 0,
             padding: None,
             relative,
         };
         let Some(relative) = relative else {
-            return self.attention_line(&image, positions);
+            return self.attention_line(&image);
         };
         let side = positions.isqrt();
         if side * side != positions {
@@ -122,7 +121,8 @@ impl Gpu {
     }
 
     /// Attention of positions without places.
-    fn attention_line(&self, image: &Image<'_>, positions: usize) -> Result<Tensor> {
+    fn attention_line(&self, image: &Image<'_>) -> Result<Tensor> {
+        let (_, positions) = image.grid;
         by_flash_attn!(self.flash_image(image));
         if !self.has_fast_heads(image) {
             return self.attention_any(image);

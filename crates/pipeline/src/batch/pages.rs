@@ -115,21 +115,21 @@ impl<'a> Pages<'a> {
     ) -> Result<bool, Stop> {
         let (mut came, mut asking, mut positions) = (false, Vec::new(), 0);
         while self.seats.len() + asking.len() < self.size && positions < TOGETHER {
-            let page = match self.waiting.pop_front() {
-                Some(page) => page,
-                None => match pages.next() {
-                    None => break,
-                    Some((index, image)) => match self.begin(index, image, tell) {
-                        Ok(page) => page,
-                        Err(error) => {
-                            told(index, Err(error), tell)?;
-                            came = true;
-                            continue;
-                        }
-                    },
-                },
+            let next = match self.waiting.pop_front() {
+                Some(page) => Some((page.index, Ok(page))),
+                None => {
+                    (pages.next()).map(|(index, image)| (index, self.begin(index, image, tell)))
+                }
             };
+            let Some((index, page)) = next else { break };
             came = true;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    told(index, Err(error), tell)?;
+                    continue;
+                }
+            };
             let put_off = self.waiting.len();
             if let Some((page, awaited)) = self.ask(page, asking.len(), tell)? {
                 positions += awaited.prompt.get().ids.len();
